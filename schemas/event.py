@@ -1,0 +1,129 @@
+"""`Event`, the base of all payloads, and the registry that finds a class by its names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from .errors import DuplicateEvent, NotAnEvent, UnknownEventName
+from .fields import Seconds
+
+_by_type: dict[str, type[Event]] = {}
+_by_callback: dict[str, type[Event]] = {}
+
+
+class Event(BaseModel, frozen=True):
+    """A frozen payload saying that a stage was reached.
+
+    Subclass it to define an event of your own; the class name is its name on the wire::
+
+        class Drift(Event):
+            score: float
+
+    Class keywords: ``name`` (another wire name; empty: not to be found by name), ``callback`` (another callback name than
+    ``on_`` and the name in snake case), ``family=True`` (a group of events to subscribe to, never
+    an event itself), ``urgent`` (whether it wakes its readers at once; inherited).
+
+    The fields of this base are the envelope. The bus fills them in when it numbers the event.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings", protected_namespaces=(), defer_build=True)
+
+    urgent: ClassVar[bool] = True
+    """Wakes its readers at once. Events of a batch do not: they travel together, some milliseconds apart."""
+    callback: ClassVar[str] = ""
+    """The name `add_callback` knows this event by, e.g. ``on_train_batch_end``."""
+    family: ClassVar[bool] = True
+    """Whether this class is a group of events rather than an event."""
+
+    type: str = Field("", description="Name of the event, e.g. `TrainBatchEnd`; decoding picks the class by it.")
+    run: str = Field("", description="Id of the run it belongs to; empty outside a run.")
+    attempt: int = Field(1, description="Attempt of the run, from 1: a resumed run has the same id and the next attempt.")
+    rank: int = Field(0, description="Rank of the publishing process in a distributed run.")
+    seq: int = Field(0, description="Position in the publisher's log, from 1 and without holes; 0 before numbering.")
+    time: AwareDatetime = Field(
+        default_factory=lambda: datetime.now(UTC),
+        description="UTC wall clock when it was published: a label; order is by `seq`.",
+    )
+    elapsed: Annotated[Seconds, Field(description="Seconds since the run began, on a monotonic clock.")] = 0.0
+
+    def __init_subclass__(
+        cls,
+        *,
+        name: str | None = None,
+        callback: str | None = None,
+        family: bool = False,
+        urgent: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.family = family
+        if urgent is not None:
+            cls.urgent = urgent
+        wire = cls.__name__ if name is None else name
+        cls.callback = callback or f"on_{_snake(wire)}"
+        # Before pydantic collects the fields: a class accepts and writes its own name only, a family none.
+        if family:
+            _set_type(cls, Annotated[str, AfterValidator(_refuse_family(cls.__name__)), Field(validate_default=True)], "")
+        elif wire:
+            _set_type(cls, Literal[wire], wire)
+        if wire:
+            _register(wire, cls)
+
+
+def _set_type(cls: type[Event], annotation: Any, default: str) -> None:
+    cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "type": annotation}
+    cls.type = default  # type: ignore[misc]
+
+
+def _refuse_family(name: str) -> Callable[[str], str]:
+    def refuse(_: str) -> str:
+        raise ValueError(f"{name} is a family of events to subscribe to; make one of its members instead")
+
+    return refuse
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def _register(name: str, cls: type[Event]) -> None:
+    taken = _by_type.get(name)
+    # The same definition run again (a notebook cell, a reloaded module) replaces the earlier one.
+    if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise DuplicateEvent(name, taken, f"{cls.__module__}.{cls.__qualname__}")
+    _by_type[name] = cls
+    _by_callback[cls.callback] = cls
+
+
+def events(family: type[Event] = Event) -> tuple[type[Event], ...]:
+    """Return the event classes of `family` (families themselves left out), in the order of definition."""
+    return tuple(cls for cls in _by_type.values() if issubclass(cls, family) and not cls.family)
+
+
+def find_event(name: str | type[Event]) -> type[Event]:
+    """Return the class that `name` means: a class, a type name or a callback name.
+
+    ``find_event("TrainBatchEnd")`` and ``find_event("on_train_batch_end")`` are the same.
+
+    Raises:
+        UnknownEventName: no event has that name; the message lists the closest.
+        NotAnEvent: `name` is neither a string nor an event class.
+    """
+    if isinstance(name, str):
+        found = Event if name == "Event" else _by_type.get(name) or _by_callback.get(name)
+        if found is None:
+            raise UnknownEventName(name, [*_by_type, *_by_callback])
+        return found
+    if isinstance(name, type) and issubclass(name, Event):
+        return name
+    raise NotAnEvent(name, "an event class, a type name or a callback name")
+
+
+def find_events(names: Iterable[str | type[Event]]) -> tuple[type[Event], ...]:
+    """Return the classes that `names` mean; none at all means every event."""
+    return tuple(find_event(name) for name in names) or (Event,)
