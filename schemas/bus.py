@@ -30,6 +30,6 @@ class EventsMissed(BusEvent):
     first: Count = Field(description="Position of the first.")
     last: Count = Field(description="Position of the last.")
     reason: Literal["overflow", "invalid"] = Field(
-        description="`overflow`: it fell behind the memory window. `invalid`: the published fields did not fit the event."
+        description="`overflow`: it fell behind the memory window. `invalid`: the fields did not fit the event."
     )
-    detail: str = Field("", description="More of the reason, e.g. which field did not fit.")
+    detail: str = Field(default="", description="More of the reason, e.g. which field did not fit.")

@@ -29,17 +29,17 @@ class UnknownEventName(EventError, LookupError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         close = get_close_matches(name, list(known), n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "lineside.schemas.events() lists all names"
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "lineside.schemas.events() lists them all"
         super().__init__(f"no event is named {name!r}: {hint}")
 
 
 class DuplicateEvent(EventError, TypeError):
-    """Two event classes claim the same name; on the wire they could not be told apart."""
+    """Two event classes claim the same wire name or callback name; they could not be told apart."""
 
     def __init__(self, name: str, taken: type, claimant: str) -> None:
         super().__init__(
             f"{claimant} cannot be an event named {name!r}: {taken.__module__}.{taken.__qualname__} has that name; "
-            f"rename the class or give it another wire name: class {name}(Event, name='...')"
+            f"rename the class or give it another: class {claimant.rpartition('.')[2]}(Event, name='...')"
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from inspect import get_annotations
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -15,8 +16,21 @@ from .fields import Seconds
 _by_type: dict[str, type[Event]] = {}
 _by_callback: dict[str, type[Event]] = {}
 
+_TYPE = "Name of the event, e.g. `TrainBatchEnd`; decoding picks the class by it."
 
-class Event(BaseModel, frozen=True):
+
+def _refuse_family(name: str) -> Callable[[str], str]:
+    def refuse(_: str) -> str:
+        raise ValueError(f"{name} is a family of events to subscribe to; make one of its members instead")
+
+    return refuse
+
+
+def _type_of_family(name: str) -> Any:
+    return Annotated[str, AfterValidator(_refuse_family(name)), Field(description=_TYPE, validate_default=True)]
+
+
+class Event(BaseModel):
     """A frozen payload saying that a stage was reached.
 
     Subclass it to define an event of your own; the class name is its name on the wire::
@@ -24,14 +38,17 @@ class Event(BaseModel, frozen=True):
         class Drift(Event):
             score: float
 
-    Class keywords: ``name`` (another wire name; empty: not to be found by name), ``callback`` (another callback name than
-    ``on_`` and the name in snake case), ``family=True`` (a group of events to subscribe to, never
+    Class keywords: ``name`` (another wire name; empty: not to be found by name), ``callback`` (another callback
+    name than ``on_`` and the name in snake case), ``family=True`` (a group of events to subscribe to, never
     an event itself), ``urgent`` (whether it wakes its readers at once; inherited).
 
     The fields of this base are the envelope. The bus fills them in when it numbers the event.
     """
 
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings", protected_namespaces=(), defer_build=True)
+    # Not `class Event(BaseModel, frozen=True)`: type checkers would ask every subclass to repeat it.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=(), defer_build=True
+    )
 
     urgent: ClassVar[bool] = True
     """Wakes its readers at once. Events of a batch do not: they travel together, some milliseconds apart."""
@@ -40,11 +57,15 @@ class Event(BaseModel, frozen=True):
     family: ClassVar[bool] = True
     """Whether this class is a group of events rather than an event."""
 
-    type: str = Field("", description="Name of the event, e.g. `TrainBatchEnd`; decoding picks the class by it.")
-    run: str = Field("", description="Id of the run it belongs to; empty outside a run.")
-    attempt: int = Field(1, description="Attempt of the run, from 1: a resumed run has the same id and the next attempt.")
-    rank: int = Field(0, description="Rank of the publishing process in a distributed run.")
-    seq: int = Field(0, description="Position in the publisher's log, from 1 and without holes; 0 before numbering.")
+    type: Annotated[str, AfterValidator(_refuse_family("Event"))] = Field(
+        default="", description=_TYPE, validate_default=True
+    )
+    run: str = Field(default="", description="Id of the run it belongs to; empty outside a run.")
+    attempt: int = Field(default=1, description="Attempt of the run, from 1; a resumed run keeps its id and counts on.")
+    rank: int = Field(default=0, description="Rank of the publishing process in a distributed run.")
+    seq: int = Field(
+        default=0, description="Position in the publisher's log, from 1 and without holes; 0 before numbering."
+    )
     time: AwareDatetime = Field(
         default_factory=lambda: datetime.now(UTC),
         description="UTC wall clock when it was published: a label; order is by `seq`.",
@@ -68,36 +89,35 @@ class Event(BaseModel, frozen=True):
         cls.callback = callback or f"on_{_snake(wire)}"
         # Before pydantic collects the fields: a class accepts and writes its own name only, a family none.
         if family:
-            _set_type(cls, Annotated[str, AfterValidator(_refuse_family(cls.__name__)), Field(validate_default=True)], "")
+            _set_type(cls, _type_of_family(cls.__name__), "")
         elif wire:
-            _set_type(cls, Literal[wire], wire)
+            _set_type(cls, Annotated[Literal[wire], Field(description=_TYPE)], wire)
         if wire:
             _register(wire, cls)
 
 
 def _set_type(cls: type[Event], annotation: Any, default: str) -> None:
-    cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), "type": annotation}
-    cls.type = default  # type: ignore[misc]
-
-
-def _refuse_family(name: str) -> Callable[[str], str]:
-    def refuse(_: str) -> str:
-        raise ValueError(f"{name} is a family of events to subscribe to; make one of its members instead")
-
-    return refuse
+    cls.__annotations__ = {**get_annotations(cls), "type": annotation}
+    cls.type = default
 
 
 def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _register(name: str, cls: type[Event]) -> None:
-    taken = _by_type.get(name)
-    # The same definition run again (a notebook cell, a reloaded module) replaces the earlier one.
-    if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise DuplicateEvent(name, taken, f"{cls.__module__}.{cls.__qualname__}")
+    for key, taken in ((name, _by_type.get(name)), (cls.callback, _by_callback.get(cls.callback))):
+        if taken is not None and not _same_definition(taken, cls):
+            raise DuplicateEvent(key, taken, f"{cls.__module__}.{cls.__qualname__}")
+    if name in _by_type:
+        _by_callback.pop(_by_type[name].callback, None)
     _by_type[name] = cls
     _by_callback[cls.callback] = cls
+
+
+def _same_definition(earlier: type[Event], later: type[Event]) -> bool:
+    # The same definition run again (a notebook cell, a reloaded module) replaces the earlier one.
+    return (earlier.__module__, earlier.__qualname__) == (later.__module__, later.__qualname__)
 
 
 def events(family: type[Event] = Event) -> tuple[type[Event], ...]:
@@ -114,14 +134,21 @@ def find_event(name: str | type[Event]) -> type[Event]:
         UnknownEventName: no event has that name; the message lists the closest.
         NotAnEvent: `name` is neither a string nor an event class.
     """
-    if isinstance(name, str):
-        found = Event if name == "Event" else _by_type.get(name) or _by_callback.get(name)
+    wanted = cast("object", name)  # users may give anything
+    if isinstance(wanted, str):
+        found = Event if wanted == "Event" else _by_type.get(wanted) or _by_callback.get(wanted)
         if found is None:
-            raise UnknownEventName(name, [*_by_type, *_by_callback])
+            raise UnknownEventName(wanted, [*_by_type, *_by_callback])
         return found
-    if isinstance(name, type) and issubclass(name, Event):
-        return name
+    if isinstance(wanted, type) and issubclass(wanted, Event):
+        return wanted
     raise NotAnEvent(name, "an event class, a type name or a callback name")
+
+
+def find_wire_type(name: str) -> type[Event] | None:
+    """Return the event class whose name on the wire is `name`; a family has none."""
+    found = _by_type.get(name)
+    return None if found is None or found.family else found
 
 
 def find_events(names: Iterable[str | type[Event]]) -> tuple[type[Event], ...]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .families import ExportEvent
-from .fields import Count, FilePath, Seconds
+from .fields import Bytes, FilePath, Seconds
 
 Format = Literal["pt2", "onnx"]
 Phase = Literal["capture", "lower", "save", "verify"]
@@ -34,7 +34,7 @@ class ExportEnd(ExportEvent):
 
     format: Format = Field(description="`pt2` or `onnx`.")
     path: FilePath = Field(description="The file.")
-    bytes: Count = Field(description="Its size.")
+    bytes: Bytes = Field(description="Its size.")
     max_error: float = Field(description="Largest absolute difference between the file's outputs and the module's.")
     tolerance: float = Field(description="Largest difference allowed.")
     duration: Seconds = Field(description="Seconds the export took, verification included.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from .families import BatchEnd, BatchStart, PredictEvent
-from .fields import Count, Json, Scalars, Seconds
+from .families import BatchEnd, BatchEvent, BatchStart, PredictEvent
+from .fields import Count, Json, Milliseconds, Seconds
 
 
 class PredictStart(PredictEvent):
@@ -22,11 +22,11 @@ class PredictBatchStart(PredictEvent, BatchStart, urgent=True):
     inputs: tuple[str, ...] = Field(description="Names of the inputs: paths, or the position in the source.")
 
 
-class PredictPostprocessEnd(PredictEvent, BatchEnd, urgent=True):
+class PredictPostprocessEnd(PredictEvent, BatchEvent, urgent=True):
     """The outputs of a batch have become results."""
 
     results: Count = Field(description="Number of results.")
-    speed: Scalars = Field(description="Milliseconds an input, by part: `preprocess`, `inference`, `postprocess`.")
+    speed: Milliseconds = Field(description="Milliseconds an input, by part: `preprocess`, `inference`, `postprocess`.")
 
 
 class PredictBatchEnd(PredictEvent, BatchEnd, urgent=True):
@@ -34,7 +34,7 @@ class PredictBatchEnd(PredictEvent, BatchEnd, urgent=True):
 
     inputs: tuple[str, ...] = Field(description="Names of the inputs.")
     results: tuple[Json, ...] = Field(description="A result for each input, as data.")
-    speed: Scalars = Field(description="Milliseconds an input, by part: `preprocess`, `inference`, `postprocess`.")
+    speed: Milliseconds = Field(description="Milliseconds an input, by part: `preprocess`, `inference`, `postprocess`.")
 
 
 class PredictEnd(PredictEvent):
@@ -43,4 +43,4 @@ class PredictEnd(PredictEvent):
     inputs: Count = Field(description="Inputs predicted.")
     batches: Count = Field(description="Batches computed.")
     duration: Seconds = Field(description="Seconds since `PredictStart`.")
-    speed: Scalars = Field(description="Mean milliseconds an input, by part.")
+    speed: Milliseconds = Field(description="Mean milliseconds an input, by part.")

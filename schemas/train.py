@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .families import BatchEnd, BatchStart, OptimizerEvent, TrainEvent
-from .fields import Count, FilePath, Scalars, Seconds
+from .fields import Bytes, Count, FilePath, Scalars, Seconds
 from .run import ErrorInfo, Outcome
 
 
@@ -22,7 +22,7 @@ class PretrainRoutineEnd(TrainEvent):
     trainable: Count = Field(description="Parameters that are trained.")
     batches: int | None = Field(description="Training batches an epoch; null where the loader does not know.")
     val_batches: int | None = Field(description="Validation batches; null without validation or where unknown.")
-    resumed_from: FilePath | None = Field(None, description="Checkpoint that was loaded.")
+    resumed_from: FilePath | None = Field(default=None, description="Checkpoint that was loaded.")
 
 
 class TrainStart(TrainEvent):
@@ -46,20 +46,24 @@ class TrainEpochStart(TrainEvent):
 class TrainBatchStart(TrainEvent, BatchStart):
     """A batch was fetched; the forward pass comes next."""
 
-    data_seconds: Seconds = Field(0.0, description="Seconds the loop waited for the loader.")
+    data_seconds: Seconds = Field(default=0.0, description="Seconds the loop waited for the loader.")
 
 
 class OptimizerStep(OptimizerEvent, callback="optimizer_step"):
     """The gradients are complete, unscaled and clipped; the optimizer steps next."""
 
-    grad_norm: float | None = Field(None, description="Norm of all gradients before clipping; null without clipping.")
+    grad_norm: float | None = Field(
+        default=None, description="Norm of all gradients before clipping; null without clipping."
+    )
     lr: Scalars = Field(description="Learning rate by parameter group.")
 
 
 class OptimizerSkip(OptimizerEvent):
     """The scaler skipped the step because gradients were not finite."""
 
-    scale: float | None = Field(None, description="Loss scale in use; null where reading it would stop the device.")
+    scale: float | None = Field(
+        default=None, description="Loss scale in use; null where reading it would stop the device."
+    )
 
 
 class ParamsUpdate(OptimizerEvent):
@@ -79,7 +83,7 @@ class TrainBatchEnd(TrainEvent, BatchEnd):
     loss: float = Field(description="Loss of the batch: the value that was differentiated, before scaling.")
     losses: Scalars = Field(description="Its parts by name.")
     lr: Scalars = Field(description="Learning rate by parameter group.")
-    seconds: Seconds = Field(0.0, description="Seconds from the batch's arrival to its end, on the host.")
+    seconds: Seconds = Field(default=0.0, description="Seconds from the batch's arrival to its end, on the host.")
 
 
 class NonFinite(TrainEvent):
@@ -102,7 +106,7 @@ class TrainEpochEnd(TrainEvent):
     lr: Scalars = Field(description="Learning rate by parameter group.")
     duration: Seconds = Field(description="Seconds the epoch's batches took.")
     samples: Count = Field(description="Samples seen in this epoch.")
-    speed: float = Field(description="Samples a second.")
+    speed: float = Field(description="Samples a second.", json_schema_extra={"unit": "1/s"})
 
 
 class ModelSave(TrainEvent):
@@ -113,7 +117,7 @@ class ModelSave(TrainEvent):
     path: FilePath = Field(description="The checkpoint to resume from.")
     best: FilePath | None = Field(description="The best checkpoint, where this one became it.")
     fitness: float | None = Field(description="Fitness of this checkpoint; null where it was not validated.")
-    bytes: Count = Field(description="Size of the file.")
+    bytes: Bytes = Field(description="Size of the file.")
     duration: Seconds = Field(description="Seconds the loop waited for it.")
 
 
@@ -122,10 +126,10 @@ class FitEpochEnd(TrainEvent):
 
     epoch: Count = Field(description="Epoch; for the final evaluation the epoch of the best weights.")
     epochs: int | None = Field(description="Epochs asked for.")
-    final: bool = Field(False, description="Whether this is the final evaluation of the best weights.")
+    final: bool = Field(default=False, description="Whether this is the final evaluation of the best weights.")
     losses: Scalars = Field(description="Mean training losses of the epoch by name.")
     metrics: Scalars = Field(description="Validation metrics and losses just computed; empty where the epoch had none.")
-    fitness: float | None = Field(description="The number that is to be improved, larger is better; null without validation.")
+    fitness: float | None = Field(description="The number to be improved, larger is better; null without validation.")
     best_fitness: float | None = Field(description="The best so far.")
     best_epoch: int | None = Field(description="The epoch it was reached in.")
     best: FilePath | None = Field(description="The best checkpoint.")
@@ -138,7 +142,7 @@ class TrainEnd(TrainEvent):
 
     epochs: Count = Field(description="Epochs completed.")
     step: Count = Field(description="Optimizer steps completed.")
-    metrics: Scalars = Field(description="Metrics of the final evaluation; of the last validation where there was none.")
+    metrics: Scalars = Field(description="Metrics of the final evaluation; without one, of the last validation.")
     best_fitness: float | None = Field(description="The best fitness reached.")
     best_epoch: int | None = Field(description="The epoch it was reached in.")
     best: FilePath | None = Field(description="The best checkpoint.")
@@ -150,5 +154,5 @@ class Teardown(TrainEvent, callback="teardown"):
     """The trainer gives back what it held. Comes however the run ended."""
 
     outcome: Outcome = Field(description="`completed`, `stopped` or `failed`.")
-    reason: str | None = Field(None, description="Why, where that is not obvious.")
-    error: ErrorInfo | None = Field(None, description="The error of a failed run.")
+    reason: str | None = Field(default=None, description="Why, where that is not obvious.")
+    error: ErrorInfo | None = Field(default=None, description="The error of a failed run.")

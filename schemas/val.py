@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .families import BatchEnd, BatchStart, ValEvent
-from .fields import Count, Scalars, Seconds
+from .fields import Count, Milliseconds, Scalars, Seconds
 
 
 class ValStart(ValEvent):
@@ -35,4 +35,4 @@ class ValEnd(ValEvent):
     losses: Scalars = Field(description="Mean losses by name, weighted by batch size.")
     fitness: float | None = Field(description="The number that is to be improved, larger is better.")
     duration: Seconds = Field(description="Seconds it took.")
-    speed: Scalars = Field(description="Milliseconds a sample, by part: `data`, `inference`, `metrics`.")
+    speed: Milliseconds = Field(description="Milliseconds a sample, by part: `data`, `inference`, `metrics`.")

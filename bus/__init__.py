@@ -1,0 +1,47 @@
+"""How word travels: the log, the sequencer that numbers events, and the subscriptions that read them."""
+
+from .bus import Bus, BusStats, CloseReport
+from .errors import (
+    BusClosed,
+    BusError,
+    BusForked,
+    CallbackRefused,
+    CallbackTimeout,
+    DrainTimeout,
+    NextTimeout,
+    PolicyRefused,
+    RunIdRefused,
+    SidecarDied,
+    WouldDeadlock,
+)
+from .pending import Pending
+from .policy import Lane, Overflow, Policy, PolicyKeywords
+from .source import Source
+from .stream import Stream
+from .subscription import Subscription, SubscriptionStats
+
+__all__ = [
+    "Bus",
+    "BusClosed",
+    "BusError",
+    "BusForked",
+    "BusStats",
+    "CallbackRefused",
+    "CallbackTimeout",
+    "CloseReport",
+    "DrainTimeout",
+    "Lane",
+    "NextTimeout",
+    "Overflow",
+    "Pending",
+    "Policy",
+    "PolicyKeywords",
+    "PolicyRefused",
+    "RunIdRefused",
+    "SidecarDied",
+    "Source",
+    "Stream",
+    "Subscription",
+    "SubscriptionStats",
+    "WouldDeadlock",
+]

@@ -1,0 +1,472 @@
+"""The bus: a log and its subscriptions, behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import itertools
+import logging
+import os
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar, cast, overload
+
+import anyio
+from typing_extensions import Unpack
+
+from ..schemas import Event, RunEnd, find_events
+from .calls import async_call, sync_call
+from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
+from .inbox import ClosedInbox, ForkedInbox, Inbox
+from .lanes import Caller, LoopLane, ThreadLane
+from .log import Log
+from .policy import Lane, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
+from .portal import LoopThread, Portal, Portals
+from .process import Feeder, import_callback, pickle_callback
+from .sequencer import Sequencer
+from .source import Source
+from .stream import Stream
+from .subscription import Subscription, SubscriptionStats, serving
+
+E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
+E_contra = TypeVar("E_contra", bound=Event, contravariant=True)
+R = TypeVar("R")
+
+logger = logging.getLogger("lineside.bus")
+
+CLOSE_SECONDS = 5.0
+EXIT_SECONDS = 4.0
+"""Deadline of the close at interpreter exit."""
+
+
+class Register(Protocol[E_contra]):
+    """What `Bus.on` returns: a decorator for callbacks that take such an event."""
+
+    def __call__(self, callback: Callable[[E_contra], R], /) -> Callable[[E_contra], R]:
+        """Subscribe `callback` and return it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BusStats:
+    """What the bus has done until now."""
+
+    published: int
+    """Events numbered, and those waiting for their number."""
+    waiting: int
+    """Events waiting for their number."""
+    invalid: int
+    """Published fields that did not fit their event."""
+    refused: int
+    """Published after the close."""
+    memory: int
+    """Events in the memory window."""
+    seconds: float
+    """CPU time of the sequencer."""
+    subscriptions: tuple[SubscriptionStats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReport:
+    """What a close had to leave behind."""
+
+    left: dict[str, int]
+    """Positions not handled, by subscription."""
+    hung: tuple[str, ...]
+    """Subscriptions whose callback had not returned at the deadline."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was handled."""
+        return not self.left and not self.hung
+
+
+class Bus:
+    """Carries events from publishers to subscriptions.
+
+    Publishing appends to a log and returns; each subscription reads the log at its own pace, in
+    order, one event at a time. Works as ``Bus()``, ``with Bus() as bus`` and ``async with Bus() as bus``;
+    in the last form, async callbacks run on the loop it was entered on, else on a thread's of its own.
+
+    Args:
+        window: Events kept in memory for readers that fall behind or begin in the past.
+        window_bytes: Bytes they may hold, estimated.
+        latency: Seconds that events of a batch may wait for one another on their way to subscribers.
+    """
+
+    def __init__(self, *, window: int = 4096, window_bytes: int = 64 << 20, latency: float = 0.02) -> None:
+        if window < 1 or window_bytes < 1 or not 0 <= latency < float("inf"):
+            raise PolicyRefused(
+                f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}: expected positive sizes "
+                "and a latency of 0 or more seconds"
+            )
+        self._inbox = Inbox(limit=window)
+        self._log = Log(window, window_bytes)
+        self._source = Source(self._inbox)
+        self._portals = Portals()
+        self._sequencer = Sequencer(self._log, self._inbox, self._source, latency, self._portals.flush)
+        self._thread = threading.Thread(target=self._sequencer.run, name="lineside-sequencer", daemon=True)
+        self._lanes: dict[Subscription, LoopLane | ThreadLane] = {}
+        self._names = itertools.count(1)
+        self._closed: CloseReport | None = None
+        self._pid = os.getpid()
+        self._thread.start()
+        _at_exit(self)
+
+    # -- publishing --------------------------------------------------------------------------------
+
+    def publish(self, event: Event | type[Event], /, **fields: Any) -> None:
+        """Publish an event: an instance, or a class and its raw fields. See `Source.publish`."""
+        self._source.publish(event, **fields)
+
+    def source(self, run: str, *, attempt: int = 1, rank: int = 0) -> Source:
+        """Return a publisher whose events belong to `run`."""
+        return Source(self._inbox, run, attempt, rank)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    @overload
+    def on(self, t1: type[E1], /, **policy: Unpack[PolicyKeywords]) -> Register[E1]: ...
+    @overload
+    def on(self, t1: type[E1], t2: type[E2], /, **policy: Unpack[PolicyKeywords]) -> Register[E1 | E2]: ...
+    @overload
+    def on(
+        self, t1: type[E1], t2: type[E2], t3: type[E3], /, **policy: Unpack[PolicyKeywords]
+    ) -> Register[E1 | E2 | E3]: ...
+    @overload
+    def on(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Register[Any]: ...
+    def on(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Register[Any]:
+        """Subscribe the decorated function to `types`: classes, families or names; none means every event.
+
+        Raises:
+            UnknownEventName: no event has that name.
+            CallbackRefused: the function cannot be called with one event.
+            PolicyRefused: a keyword is unknown or its value impossible.
+        """
+
+        def register(callback: Callable[[Any], R], /) -> Callable[[Any], R]:
+            self.subscribe(callback, *types, **policy)
+            return callback
+
+        find_events(types)
+        check_policy(policy)
+        return register
+
+    @overload
+    def subscribe(
+        self, callback: Callable[[E1], object], t1: type[E1], /, **policy: Unpack[PolicyKeywords]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self, callback: Callable[[E1 | E2], object], t1: type[E1], t2: type[E2], /, **policy: Unpack[PolicyKeywords]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self, callback: Callable[[Any], object] | str, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]
+    ) -> Subscription: ...
+    def subscribe(
+        self, callback: Callable[[Any], object] | str, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]
+    ) -> Subscription:
+        """Call `callback` with every event of `types` published from now on (or from ``since``).
+
+        With ``lane="process"``, `callback` may be a name, ``"package.module:function"``. A callback
+        that has a ``close`` method is closed after its last event.
+
+        Raises: see `on`.
+        """
+        found, checked = find_events(types), check_policy(policy)
+        if isinstance(callback, str):
+            callback = import_callback(callback)
+        check_callback(callback)
+        lane = choose_lane(callback, checked)
+        pickled = pickle_callback(callback) if lane is Lane.PROCESS else None
+        subscription = self._subscription(checked, _name(callback), lane.value, found)
+        self._attach(subscription, callback, lane, pickled)
+        self._inbox.command(lambda: self._sequencer.add(subscription))
+        return subscription
+
+    def _attach(
+        self, subscription: Subscription, callback: Callable[[Any], object], lane: Lane, pickled: bytes | None
+    ) -> None:
+        policy = subscription.policy
+        made: LoopLane | ThreadLane
+        if pickled is not None:
+            made = ThreadLane(subscription, Feeder(subscription, pickled))
+        elif lane is Lane.LOOP or policy.timeout is not None:
+            call = async_call(callback, policy, subscription.name)
+            made = LoopLane(subscription, callback, call, self._portals.default)
+        else:
+            made = ThreadLane(subscription, Caller(subscription, callback, sync_call(callback, policy)))
+        subscription.attach(made)
+        self._lanes[subscription] = made
+
+    def _subscription(self, policy: Policy, name: str, lane: str, types: tuple[type[Event], ...]) -> Subscription:
+        self._refuse_late_readers()
+        sequencer, inbox, lanes = self._sequencer, self._inbox, self._lanes
+
+        def forget(subscription: Subscription) -> None:
+            inbox.command(lambda: sequencer.remove(subscription))
+            lane = lanes.get(subscription)
+            if lane is not None:
+                lane.finished.add_done_callback(lambda _: lanes.pop(subscription, None))
+
+        return Subscription(
+            policy.name or f"{name}-{next(self._names)}", lane, types, policy, self._log, self._source, forget
+        )
+
+    def _refuse_late_readers(self) -> None:
+        if isinstance(self._inbox, ForkedInbox):
+            raise BusForked
+        if self._closed is not None or isinstance(self._inbox, ClosedInbox):
+            raise BusClosed("it takes no new subscriptions or streams")
+
+    @overload
+    def stream(self, t1: type[E1], /, **policy: Unpack[PolicyKeywords]) -> Stream[E1]: ...
+    @overload
+    def stream(self, t1: type[E1], t2: type[E2], /, **policy: Unpack[PolicyKeywords]) -> Stream[E1 | E2]: ...
+    @overload
+    def stream(
+        self, t1: type[E1], t2: type[E2], t3: type[E3], /, **policy: Unpack[PolicyKeywords]
+    ) -> Stream[E1 | E2 | E3]: ...
+    @overload
+    def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Event]: ...
+    def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Any]:
+        """Return the events of `types` as an async iterator and an iterator, collected from now on.
+
+        With ``run=``, it ends with that run.
+
+        Raises:
+            UnknownEventName: no event has that name.
+            PolicyRefused: a keyword is unknown, impossible or meant for callbacks.
+            BusClosed: there will be no events any more.
+        """
+        found, checked = find_events(types), check_policy(policy)
+        for keyword in ("lane", "timeout", "retries", "max_failures"):
+            if keyword in policy:
+                raise PolicyRefused(f"{keyword}= is for callbacks; a stream has none")
+        routed = found if checked.run is None else (*found, RunEnd)
+        subscription = self._subscription(checked, "stream", "stream", routed)
+        stream: Stream[Any] = Stream(subscription, found, self._portals.of)
+        self._inbox.command(lambda: self._sequencer.add(subscription))
+        return stream
+
+    async def next(
+        self,
+        *types: type[E],
+        where: Callable[[E], bool] | None = None,
+        timeout: float | None = None,
+        run: str | None = None,
+    ) -> E:
+        """Return the next event of `types` for which `where` is true.
+
+        Only events published after the call count: for a sequence of them, read a `stream`.
+
+        Raises:
+            NextTimeout: none came within `timeout` seconds.
+            BusClosed: the bus was closed, or the run ended, before one came.
+        """
+        keywords: PolicyKeywords = {"run": run} if where is None else {"run": run, "where": where}
+        names = [cls.__name__ for cls in find_events(types)]
+        with self.stream(*types, **keywords) as stream:
+            with anyio.move_on_after(timeout):
+                async for event in stream:
+                    return cast(E, event)
+                raise BusClosed(f"no {' or '.join(names)} will come")
+        raise NextTimeout(timeout or 0.0, names)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that async callbacks run on; a thread with one is started on demand."""
+        return self._portals.default().loop
+
+    # -- waiting and closing -----------------------------------------------------------------------
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until every callback has handled what was published before the call. Streams do not count.
+
+        Raises:
+            DrainTimeout: they had not within `timeout` seconds.
+            WouldDeadlock: called where the wait could only end after itself.
+        """
+        self._refuse_deadlock("drain", "await bus.adrain()")
+        _drive(self._draining(timeout))
+
+    async def adrain(self, timeout: float | None = None) -> None:
+        """Like `drain`, without stopping the event loop."""
+        self._refuse_own_callback("adrain")
+        await _adrive(self._draining(timeout))
+
+    def _draining(self, timeout: float | None) -> Waits[None]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._silent:
+            return
+        answer: Future[list[Future[None]]] = Future()
+        self._inbox.command(lambda: self._sequencer.drain(answer))
+        yield [answer], deadline
+        waits = answer.result(0) if answer.done() else [Future()]
+        yield waits, deadline
+        if not all(wait.done() for wait in waits):
+            raise DrainTimeout(timeout or 0.0, self._late())
+
+    @property
+    def _silent(self) -> bool:
+        return self._closed is not None or isinstance(self._inbox, ForkedInbox) or not self._thread.is_alive()
+
+    def _late(self) -> dict[str, int]:
+        lags = {subscription.name: subscription.stats.lag for subscription in self._lanes}
+        return {name: lag for name, lag in lags.items() if lag}
+
+    def _refuse_deadlock(self, what: str, instead: str) -> None:
+        self._refuse_own_callback(what)
+        loop = self._portals.entered
+        if loop is not None and loop is asyncio._get_running_loop():
+            raise WouldDeadlock(f"{what}() would stop the event loop that it waits for; use {instead}")
+
+    def _refuse_own_callback(self, what: str) -> None:
+        subscription = serving.get()
+        if subscription is not None and subscription in self._lanes:
+            raise WouldDeadlock(
+                f"{what}() inside the callback of {subscription.name} would wait for that callback; "
+                "call it outside, or publish an event that another subscription acts on"
+            )
+
+    def close(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
+        """Deliver what was published, then end all subscriptions, streams and threads.
+
+        What publishers send afterwards is counted and ignored. Callbacks that have not returned
+        after `timeout` seconds are left behind. Closing twice is fine.
+
+        Raises:
+            WouldDeadlock: called on the event loop that has to do the work, or inside a callback.
+        """
+        if self._closed is None:
+            self._refuse_deadlock("close", "await bus.aclose()")
+            _drive(self._closing(timeout))
+        return cast(CloseReport, self._closed)
+
+    async def aclose(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
+        """Like `close`, without stopping the event loop."""
+        if self._closed is None:
+            self._refuse_own_callback("aclose")
+            with anyio.CancelScope(shield=True):
+                await _adrive(self._closing(timeout))
+        return cast(CloseReport, self._closed)
+
+    def _closing(self, timeout: float) -> Waits[None]:
+        deadline = time.monotonic() + timeout
+        if self._silent:
+            self._closed = CloseReport({}, ())
+            return
+        sealed: Future[None] = Future()
+        self._inbox.command(lambda: self._sequencer.seal(sealed))
+        yield [sealed], deadline
+        try:
+            yield from self._draining(max(deadline - time.monotonic(), 0))
+        except DrainTimeout as error:
+            logger.warning("closing the bus: %s", error)
+        left = self._late()
+        lanes = dict(self._lanes)
+        for subscription in lanes:
+            subscription.end()
+        # What is hung gets a tenth more: ending normally takes far less.
+        yield [lane.finished for lane in lanes.values()], max(deadline, time.monotonic() + timeout / 10)
+        hung = tuple(subscription.name for subscription, lane in lanes.items() if not lane.finished.done())
+        for lane in lanes.values():
+            if not lane.finished.done():
+                lane.abandon()
+        self._inbox.command(self._sequencer.stop)
+        self._closed = CloseReport(left, hung)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(1.0)
+        self._portals.close()
+
+    def stats(self) -> BusStats:
+        """What the bus and each subscription have done until now."""
+        waiting = len(self._inbox)
+        return BusStats(
+            published=self._log.head + waiting,
+            waiting=waiting,
+            invalid=self._sequencer.invalid,
+            refused=self._inbox.refused,
+            memory=self._log.head - self._log.tail + 1,
+            seconds=self._sequencer.seconds,
+            subscriptions=tuple(subscription.stats for subscription in self._sequencer.subscriptions),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        self._portals.enter(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) is None and self._pid == os.getpid() and self._thread.is_alive():
+            warnings.warn(f"{self!r} was not closed; use it as a context manager", ResourceWarning, stacklevel=2)
+            self._inbox.command(self._sequencer.stop)
+            self._portals.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed is not None else f"{self._log.head} events"
+        return f"<Bus {state}, {len(self._sequencer.subscriptions)} subscriptions>"
+
+
+Waits = Generator["tuple[Iterable[Future[Any]], float | None]", None, R]
+"""A procedure that says what it waits for, and until when; driven from plain code or on a loop."""
+
+
+def _drive(waits: Waits[R]) -> R:
+    while True:
+        try:
+            futures, deadline = next(waits)
+        except StopIteration as end:
+            return cast(R, end.value)
+        concurrent.futures.wait(list(futures), None if deadline is None else max(deadline - time.monotonic(), 0))
+
+
+async def _adrive(waits: Waits[R]) -> R:
+    while True:
+        try:
+            futures, deadline = next(waits)
+        except StopIteration as end:
+            return cast(R, end.value)
+        wrapped = [asyncio.wrap_future(future) for future in futures if not future.done()]
+        if wrapped:
+            await asyncio.wait(wrapped, timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+
+
+def _name(callback: object) -> str:
+    inner = getattr(callback, "func", callback)
+    return getattr(inner, "__qualname__", type(inner).__qualname__).rpartition("<locals>.")[2]
+
+
+def _at_exit(bus: Bus) -> None:
+    """Close `bus` when the interpreter exits, unless it is gone by then."""
+
+    def close(reference: weakref.ref[Bus] = weakref.ref(bus)) -> None:
+        bus = reference()
+        if bus is not None and bus._closed is None:
+            bus.close(EXIT_SECONDS)
+
+    atexit.register(close)
+    weakref.finalize(bus, atexit.unregister, close).atexit = False

@@ -1,0 +1,218 @@
+"""The log: the newest events in memory, numbered from 1, and the cursors that read it.
+
+One thread appends (the sequencer); any thread reads. Readers take no lock to read, because the
+writer never changes what they can see: it appends to the open chunk, and replaces the tuple of
+chunks as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..schemas import Event
+from .inbox import Entry
+
+Item = Event | Entry | None
+"""What the log holds at a position: an event, an entry nobody asked to be built, or nothing (it was invalid)."""
+
+CHUNK_EVENTS = 256
+FLAT_BYTES = 1500
+"""Weight of an event that holds numbers only, as measured with its objects."""
+
+
+class Chunk:
+    """A run of consecutive items; `first` is the position of the first one."""
+
+    __slots__ = ("first", "items", "weight")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.items: list[Item] = []
+        self.weight = 0
+
+    @property
+    def last(self) -> int:
+        """Position of the last item."""
+        return self.first + len(self.items) - 1
+
+
+class Log:
+    """A window over the newest events, bounded in events and in bytes."""
+
+    def __init__(self, window: int, window_bytes: int) -> None:
+        self.window = window
+        self.window_bytes = window_bytes
+        self.head = 0
+        self.weight = 0
+        self.sealed = False
+        """Whether nothing will be appended any more."""
+        self.chunks: tuple[Chunk, ...] = (Chunk(1),)
+
+    @property
+    def tail(self) -> int:
+        """Position of the oldest item in memory."""
+        return self.chunks[0].first
+
+    @property
+    def full(self) -> bool:
+        """Whether the oldest chunk has to go."""
+        return self.head - self.chunks[0].last >= self.window or self.weight > self.window_bytes
+
+    def extend(self, items: Sequence[Item], weight: int) -> None:
+        """Append `items`, which weigh `weight` bytes together."""
+        chunk = self.chunks[-1]
+        room = CHUNK_EVENTS - len(chunk.items)
+        chunk.items += items[:room]
+        chunk.weight += weight
+        self.weight += weight
+        self.head += len(items[:room])
+        if len(chunk.items) >= CHUNK_EVENTS or chunk.weight > self.window_bytes // 16:
+            self.chunks = (*self.chunks, Chunk(self.head + 1))
+        if len(items) > room:
+            self.extend(items[room:], 0)
+
+    def evict(self) -> Iterator[Chunk]:
+        """Let go of the oldest chunks that the window has no room for.
+
+        Yields each while it can still be read, so that cursors are moved before it is gone.
+        """
+        while len(self.chunks) > 1 and self.full:
+            oldest, *rest = self.chunks
+            yield oldest
+            self.chunks = tuple(rest)
+            self.weight -= oldest.weight
+
+    def read(self, after: int, limit: int) -> list[Item]:
+        """Return up to `limit` items that follow position `after`; fewer than there are, where a chunk ends.
+
+        `after` must not be before the window: whoever holds a cursor is told when that happens.
+        """
+        chunks = self.chunks
+        index = bisect_right(chunks, after + 1, key=_first) - 1
+        chunk = chunks[max(index, 0)]
+        start = after + 1 - chunk.first
+        return chunk.items[start : start + limit]
+
+
+def _first(chunk: Chunk) -> int:
+    return chunk.first
+
+
+def kind(item: Item) -> type:
+    """Return the event class of `item`; of what was invalid, no event's."""
+    if item.__class__ is tuple:
+        head = item[0]  # type: ignore[index]
+        return head if isinstance(head, type) else head.__class__
+    return item.__class__
+
+
+def weigh(value: object) -> int:
+    """Estimate the bytes that a field's value holds."""
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value) + 50
+    if isinstance(value, Mapping):
+        return 64 + sum(weigh(key) + weigh(item) for key, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return 56 + sum(map(weigh, value))
+    if isinstance(value, Event):
+        return weigh(value.__dict__)
+    return int(getattr(value, "nbytes", 32))
+
+
+@dataclass(slots=True)
+class Gap:
+    """Events a cursor was too late for."""
+
+    count: int
+    first: int
+    last: int
+
+
+class Cursor:
+    """A reader's position in the log, and what it looks for.
+
+    The lock guards the position against the sequencer, which moves it when it pushes a chunk out of
+    the window, and so decides for each event whether it was taken or missed: never both, never neither.
+    """
+
+    __slots__ = ("_gap", "_lock", "goal", "log", "missed", "position", "wanted")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.wanted: frozenset[type] = frozenset()
+        """Classes to look for; grows with the classes that are published."""
+        self.position = 0
+        self.goal = 0
+        self.missed = 0
+        self._gap: Gap | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def behind(self) -> bool:
+        """Whether a wanted event lies ahead."""
+        return self.position < self.goal
+
+    def take(self, limit: int) -> list[Any]:
+        """Return the next wanted items, about `limit` at most; none means that the head was reached."""
+        wanted = self.wanted
+        while True:
+            with self._lock:
+                items = self.log.read(self.position, limit)
+                self.position += len(items)
+            if not items:
+                return items
+            found = [item for item in items if item.__class__ in wanted]
+            if found:
+                return found
+
+    def take_any(self, limit: int) -> list[tuple[int, Item]]:
+        """Like `take`, with positions, and with entries that nobody had built."""
+        while True:
+            with self._lock:
+                first = self.position + 1
+                items = self.log.read(self.position, limit)
+                self.position += len(items)
+            if not items:
+                return []
+            found = [(first + index, item) for index, item in enumerate(items) if kind(item) in self.wanted]
+            if found:
+                return found
+
+    def lose(self, chunk: Chunk) -> None:
+        """Move behind `chunk`, which leaves memory, and count what was not taken of it."""
+        with self._lock:
+            if self.position >= chunk.last:
+                return
+            if self.behind:
+                start = max(self.position + 1 - chunk.first, 0)
+                self._count(chunk.first + start, [kind(item) in self.wanted for item in chunk.items[start:]])
+            self.position = chunk.last
+
+    def _count(self, first: int, lost: list[bool]) -> None:
+        positions = [first + index for index, wanted in enumerate(lost) if wanted]
+        if not positions:
+            return
+        self.missed += len(positions)
+        begin, count = (self._gap.first, self._gap.count) if self._gap else (positions[0], 0)
+        self._gap = Gap(count + len(positions), begin, positions[-1])
+
+    def start(self, position: int) -> None:
+        """Begin after `position`; what is no longer in memory counts as missed."""
+        with self._lock:
+            tail = self.log.tail
+            if position < tail - 1:
+                self.missed += tail - 1 - position
+                self._gap = Gap(tail - 1 - position, position + 1, tail - 1)
+            self.position = max(position, tail - 1)
+
+    def gap(self) -> Gap | None:
+        """Return the gap that lies before the next `take`, once."""
+        if self._gap is None:
+            return None
+        with self._lock:
+            gap, self._gap = self._gap, None
+        return gap

@@ -1,0 +1,131 @@
+"""How a subscription is served: the keywords of `Bus.on`, `Bus.subscribe` and `Bus.stream`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..schemas import Event
+from .errors import CallbackRefused, PolicyRefused
+
+
+class Lane(StrEnum):
+    """Where a callback runs."""
+
+    LOOP = "loop"
+    """On the bus's event loop: the default for ``async def``."""
+    THREAD = "thread"
+    """In a thread of its own: the default for plain functions."""
+    PROCESS = "process"
+    """In a process of its own, out of the interpreter lock of the training loop: for callbacks that compute."""
+
+
+class Overflow(StrEnum):
+    """What happens to a subscription that falls behind the memory window."""
+
+    DROP = "drop"
+    """It misses events, and is told how many and which (`EventsMissed`)."""
+    LATEST = "latest"
+    """It gets only the newest unread event of each type: for displays."""
+    WAIT = "wait"
+    """The publisher waits for it: for those who would rather stop the run than miss an event."""
+
+
+Where = Callable[[Any], bool]
+
+
+class Policy(BaseModel, frozen=True):
+    """The checked keywords of a subscription. `PolicyKeywords` has the same for type checkers."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    name: str | None = Field(None, min_length=1, description="Name in logs, stats and `SubscriberFailed`.")
+    lane: Lane | None = Field(None, description="Where the callback runs.")
+    where: Where | None = Field(None, description="Only events for which this is true.")
+    every: int = Field(1, ge=1, description="Only every n-th event.")
+    once: bool = Field(False, description="Only the first event.")
+    run: str | None = Field(None, description="Only events of this run.")
+    since: Literal["now", "start"] | int = Field("now", description="Where to begin: now, at the oldest event in memory, or after a position.")
+    overflow: Overflow = Field(Overflow.DROP, description="What happens when it falls behind.")
+    backlog: int | None = Field(None, ge=1, description="With `wait`: unread events at which the publisher waits.")
+    latency: float | None = Field(None, ge=0, allow_inf_nan=False, description="Longest wait for events of a batch, in seconds; 0 wakes at every event.")
+    timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds a callback may take.")
+    retries: int = Field(0, ge=0, description="How often a failed call is tried again, with growing pauses.")
+    max_failures: int = Field(10, ge=1, description="Failures in a row after which it is switched off.")
+
+
+class PolicyKeywords(TypedDict, total=False):
+    """The keywords of `Policy`, for type checkers and editors."""
+
+    name: str
+    lane: Literal["loop", "thread", "process"] | Lane
+    where: Callable[[Any], bool]
+    every: int
+    once: bool
+    run: str | None
+    since: Literal["now", "start"] | int
+    overflow: Literal["drop", "latest", "wait"] | Overflow
+    backlog: int
+    latency: float
+    timeout: float
+    retries: int
+    max_failures: int
+
+
+def check_policy(keywords: PolicyKeywords) -> Policy:
+    """Return the policy that `keywords` describe.
+
+    Raises:
+        PolicyRefused: a keyword is unknown or its value impossible.
+    """
+    try:
+        policy = Policy.model_validate(keywords)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"][:1]))
+        if first["type"] == "extra_forbidden":
+            raise PolicyRefused(f"unknown keyword {name!r}; known are {', '.join(Policy.model_fields)}") from None
+        raise PolicyRefused(f"{name}={first['input']!r}: {first['msg']}") from None
+    if policy.backlog is not None and policy.overflow is not Overflow.WAIT:
+        raise PolicyRefused("backlog= goes with overflow='wait'")
+    return policy
+
+
+def is_async(callback: Callable[..., Any]) -> bool:
+    """Return whether calling `callback` gives an awaitable."""
+    while hasattr(callback, "func"):  # functools.partial
+        callback = callback.func
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))
+
+
+def check_callback(callback: object) -> Callable[[Event], Any]:
+    """Return `callback` if it can be called with one event.
+
+    Raises:
+        CallbackRefused: it is not callable, or takes another number of arguments.
+    """
+    if not callable(callback):
+        raise CallbackRefused(callback, "it is not callable; expected a function that takes one event")
+    if inspect.isclass(callback):
+        raise CallbackRefused(callback, "it is a class; subscribe an instance of it, or a function")
+    try:
+        inspect.signature(callback).bind(None)
+    except TypeError as error:
+        raise CallbackRefused(callback, f"it is called with one event, but {error}") from None
+    except ValueError:
+        pass  # a builtin without a signature: the first call will tell
+    return callback
+
+
+def choose_lane(callback: Callable[..., Any], policy: Policy) -> Lane:
+    """Return the lane of `callback`, and refuse one that it cannot run in."""
+    asynchronous = is_async(callback)
+    if policy.lane is None:
+        return Lane.LOOP if asynchronous else Lane.THREAD
+    if asynchronous and policy.lane is Lane.THREAD:
+        raise CallbackRefused(callback, "lane='thread' is for plain functions; an async one runs in lane='loop'")
+    return policy.lane

@@ -1,0 +1,278 @@
+"""The process lane: a callback in a process of its own, out of the training loop's interpreter lock.
+
+A thread feeds the process in batches over a pipe and waits for its word on each batch before the
+next, so what the process has not confirmed is known, and is sent again to a new process if it dies.
+Raw entries are sent as they are: the other process builds and validates the payloads.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from ..schemas import ErrorInfo, Event, encode
+from .errors import CallbackRefused, CallbackTimeout, SidecarDied
+from .inbox import Entry
+from .log import Item, kind
+from .policy import Policy
+from .subscription import RemoteFailure, Subscription
+
+EXIT_SECONDS = 2.0
+"""How long a process may take to finish after its last event."""
+START_SECONDS = 60.0
+"""How long it may take to import the callback."""
+
+
+class Signature(NamedTuple):
+    """What a source writes on its events."""
+
+    run: str
+    attempt: int
+    rank: int
+    started: int
+
+
+class Parcel(NamedTuple):
+    """A raw entry on its way to the other process."""
+
+    module: str
+    qualname: str
+    type: str
+    seq: int
+    fields: dict[str, Any]
+    signature: Signature | None
+    """None where the fields hold the envelope already."""
+    when: int
+
+
+class Job(NamedTuple):
+    """The first message: what the process is for."""
+
+    path: list[str]
+    name: str
+    callback: bytes
+    policy: Policy
+
+
+def pickle_callback(callback: object) -> bytes:
+    """Return `callback` in a form that another process can load.
+
+    Raises:
+        CallbackRefused: it is not importable there.
+    """
+    module = getattr(callback, "__module__", None) or type(callback).__module__
+    if module == "__main__" or type(callback).__module__ == "__main__":
+        raise CallbackRefused(
+            callback,
+            "another process cannot import it from the script or notebook you run; "
+            "put it into a module and pass it, or its name 'package.module:function', with lane='process'",
+        )
+    try:
+        return pickle.dumps(callback)
+    except Exception as error:
+        raise CallbackRefused(
+            callback, f"another process cannot import it ({error}); expected a function at the top of a module"
+        ) from None
+
+
+def import_callback(name: str) -> Callable[..., Any]:
+    """Return the function that ``"package.module:function"`` names.
+
+    Raises:
+        CallbackRefused: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise CallbackRefused(name, "expected 'package.module:function'")
+    try:
+        found = import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise CallbackRefused(name, str(error)) from None
+    return found  # type: ignore[return-value]
+
+
+class Sidecar:
+    """A running process and the two pipes to it."""
+
+    def __init__(self, job: Job) -> None:
+        child_in, out = os.pipe()
+        inn, child_out = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lineside.bus.sidecar", str(child_in), str(child_out)],
+            pass_fds=(child_in, child_out),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the trainer; the process ends when the pipe does
+        )
+        os.close(child_in)
+        os.close(child_out)
+        self._out = Connection(out, readable=False)
+        self._in = Connection(inn, writable=False)
+        self._job = job
+        self.send(job)
+
+    def send(self, message: object) -> None:
+        """Hand over `message`; waits while the pipe is full."""
+        self._out.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+
+    def receive(self, timeout: float | None) -> Any:
+        """Return the next message.
+
+        Raises:
+            TimeoutError: none came within `timeout` seconds.
+            EOFError: the process ended.
+        """
+        if not self._in.poll(timeout):
+            raise TimeoutError
+        return pickle.loads(self._in.recv_bytes())
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+
+    def close(self, timeout: float = EXIT_SECONDS) -> str:
+        """Let it finish what it has, then end it; return how it ended."""
+        self._out.close()
+        try:
+            status = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self._in.close()
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+class Feeder:
+    """The worker of a process lane: feeds the process, supervises it, and accounts for what it did."""
+
+    def __init__(self, subscription: Subscription, callback: bytes) -> None:
+        self._subscription = subscription
+        self._job = Job(sys.path, subscription.name, callback, _portable(subscription.policy))
+        self._sidecar: Sidecar | None = None
+        self._careful = False
+        self._guard = threading.Lock()
+        self._abandoned = False
+
+    def serve(self) -> bool:
+        """Have the process deal with the next batch; return whether there was any."""
+        items = self._subscription.take_items()
+        if not items:
+            return False
+        begin = time.perf_counter()
+        parcels = [pack(seq, item) for seq, item in items]
+        while parcels and self._subscription.open:
+            parcels = self._attempt(parcels, items)
+        self._subscription.seconds += time.perf_counter() - begin
+        if self._subscription.open:
+            self._subscription.settle(items[-1][0])
+        return True
+
+    def _attempt(self, parcels: list[Parcel | bytes], items: list[tuple[int, Item]]) -> list[Parcel | bytes]:
+        """Send `parcels` and hear about each; return those that a new process has to do."""
+        done = 0
+        try:
+            sidecar = self._ready()
+            if sidecar is None:
+                return []
+            sidecar.send((self._careful or self._subscription.policy.timeout is not None, parcels))
+            while done < len(parcels):
+                done += self._hear(sidecar, items[len(items) - len(parcels) + done])
+            self._careful = False
+        except TimeoutError:
+            self._give_up(items[len(items) - len(parcels) + done], "timeout")
+            done += 1
+        except (EOFError, OSError):
+            culprit = self._careful
+            self._careful = True
+            if culprit:  # it died twice, the second time on an event that is known
+                self._give_up(items[len(items) - len(parcels) + done], "death")
+                done += 1
+            else:
+                self._end()
+        return parcels[done:]
+
+    def _hear(self, sidecar: Sidecar, item: tuple[int, Item]) -> int:
+        """Wait for word of the process; return how many events it has dealt with."""
+        word, detail = sidecar.receive(self._subscription.policy.timeout)
+        if word == "done":
+            self._subscription.delivered += detail
+            return int(detail)
+        self._subscription.fail(kind(item[1]), item[0], RemoteFailure(ErrorInfo.model_validate(detail)))
+        return 1
+
+    def _give_up(self, item: tuple[int, Item], cause: str) -> None:
+        name, timeout = self._subscription.name, self._subscription.policy.timeout
+        if cause == "timeout" and self._sidecar is not None:
+            self._sidecar.kill()
+        status = self._end()
+        error = CallbackTimeout(name, timeout or 0) if cause == "timeout" else SidecarDied(name, status)
+        self._subscription.fail(kind(item[1]), item[0], error)
+
+    def _ready(self) -> Sidecar | None:
+        """Return the process, started if need be; None where that failed for good."""
+        if self._sidecar is not None:
+            return self._sidecar
+        with self._guard:
+            if self._abandoned:
+                return None
+            self._sidecar = Sidecar(self._job)
+        try:
+            word, detail = self._sidecar.receive(START_SECONDS)
+        except (TimeoutError, EOFError, OSError) as error:
+            word, detail = "refused", repr(error)
+        if word == "ready":
+            return self._sidecar
+        self._end()
+        self._subscription.die(f"its process could not start: {detail}")
+        return None
+
+    def _end(self) -> str:
+        sidecar, self._sidecar = self._sidecar, None
+        return sidecar.close() if sidecar is not None else ""
+
+    def close(self) -> None:
+        """Let the process finish and end."""
+        self._end()
+
+    def abandon(self) -> None:
+        """End the process: the deadline has passed."""
+        with self._guard:
+            self._abandoned = True
+            if self._sidecar is not None:
+                self._sidecar.kill()
+
+
+def pack(seq: int, item: Item) -> Parcel | bytes:
+    """Return `item` in the form in which it travels: raw where the other process knows its class, else as JSON."""
+    cls = kind(item)
+    if cls.__module__ == "__main__":
+        return encode(item) if isinstance(item, Event) else _encode_raw(seq, item)  # type: ignore[arg-type]
+    if isinstance(item, Event):
+        return Parcel(cls.__module__, cls.__qualname__, item.type, seq, item.__dict__, None, 0)
+    what, fields, source, when = item  # type: ignore[misc]
+    if isinstance(what, Event):
+        fields = what.__dict__
+    signature = Signature(source.run, source.attempt, source.rank, source.started)
+    return Parcel(cls.__module__, cls.__qualname__, cls.type, seq, fields, signature, when)  # type: ignore[attr-defined]
+
+
+def _encode_raw(seq: int, entry: Entry) -> bytes:
+    from .sequencer import sign
+
+    what, fields, source, when = entry
+    event = what.model_validate(fields) if isinstance(what, type) else what.model_copy()
+    sign(event, source, seq, when, time.time_ns() - time.monotonic_ns())
+    return encode(event)
+
+
+def _portable(policy: Policy) -> Policy:
+    return Policy(retries=policy.retries)

@@ -1,0 +1,353 @@
+"""The sequencer: the one thread that numbers what was published, builds it once and tells the readers.
+
+It takes entries and commands from the inbox in the order they came, so that a subscription made
+between two publishes gets exactly the second. While events flow it looks into the inbox every few
+milliseconds; when they stop it sleeps until it is woken. Each time it wakes, the training loop pays
+for the hand-over of the interpreter lock: that is why batch events wait for one another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from typing import cast
+
+from pydantic import ValidationError
+
+from ..schemas import Event, EventsMissed
+from .inbox import ClosedInbox, Entry, Inbox, LateEntry, retire
+from .log import FLAT_BYTES, Item, Log, kind, weigh
+from .policy import Overflow
+from .source import Source
+from .subscription import Subscription
+
+logger = logging.getLogger("lineside.bus")
+
+SLICE = 256
+"""Entries between two looks at the readers."""
+PENDING_SECONDS = 0.001
+"""Pause before asking again for pending values, when somebody waits."""
+SHORTEST_SECONDS = 0.0005
+"""Shortest sleep: below it, sleeping costs the other threads more than it spares them."""
+CROWDED = 0.25
+"""Share of the memory window that may pile up unread before its readers are woken early."""
+
+
+class Route:
+    """What is done with the events of one class."""
+
+    __slots__ = ("build", "cls", "flat", "last", "readers", "validate", "waiting")
+
+    def __init__(self, cls: type[Event], readers: list[Subscription]) -> None:
+        self.cls = cls
+        self.readers = tuple(readers)
+        self.build = any(reader.lane != "process" or reader.admits is not None for reader in readers)
+        self.waiting = tuple(reader for reader in readers if reader.policy.overflow is Overflow.WAIT)
+        self.validate = cls.model_validate
+        if cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False):
+            self.validate = cls.__pydantic_validator__.validate_python
+        self.flat = _holds_numbers_only(cls)
+        self.last = 0
+
+
+def _holds_numbers_only(cls: type[Event]) -> bool:
+    """Return whether events of `cls` all weigh about the same, so that none need be weighed."""
+    own = {name: field for name, field in cls.model_fields.items() if name not in Event.model_fields}
+    return all(field.annotation in (int, float, bool, int | None, float | None, dict[str, float]) for field in own.values())
+
+
+class Sequencer:
+    """Owns the log, the routes and the subscriptions; everything below `run` happens in its thread."""
+
+    def __init__(self, log: Log, inbox: Inbox, source: Source, latency: float, flush: Callable[[], None]) -> None:
+        self.log = log
+        self.inbox = inbox
+        self.latency = latency
+        self.invalid = 0
+        self.seconds = 0.0
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self._source = source
+        self._flush = flush
+        self._routes: dict[type, Route] = {}
+        self._touched: dict[type, Route] = {}
+        self._hungry: dict[Subscription, None] = {}
+        self._patient: tuple[Subscription, ...] = ()
+        self._period = latency
+        self._blocked = False
+        self._running = True
+        self._rang = False
+
+    # -- commands, called from the inbox -----------------------------------------------------------
+
+    def add(self, subscription: Subscription) -> None:
+        """Begin to serve `subscription` with what is published from here on, or from its `since`."""
+        since = subscription.policy.since
+        subscription.latency = self.latency if subscription.policy.latency is None else subscription.policy.latency
+        self._serve((*self.subscriptions, subscription))
+        head = self.log.head
+        subscription.cursor.start(head if since == "now" else 0 if since == "start" else min(cast(int, since), head))
+        subscription.handled = subscription.cursor.position
+        if since != "now":
+            self._build_history(subscription)
+            subscription.cursor.goal = head
+            self._hungry[subscription] = None
+
+    def remove(self, subscription: Subscription) -> None:
+        """Serve `subscription` no more."""
+        self._serve(tuple(other for other in self.subscriptions if other is not subscription))
+        self._hungry.pop(subscription, None)
+        subscription.wake()
+
+    def _serve(self, subscriptions: tuple[Subscription, ...]) -> None:
+        self.subscriptions = subscriptions
+        self._patient = tuple(reader for reader in subscriptions if reader.policy.overflow is Overflow.WAIT)
+        self._period = min([self.latency, *(reader.latency for reader in subscriptions)])
+        self._routes.clear()
+
+    def seal(self, future: Future[None]) -> None:
+        """Take nothing more."""
+        retire(self.inbox, ClosedInbox)
+        self.log.sealed = True
+        for subscription in self.subscriptions:
+            self._hungry[subscription] = None
+            subscription.urgent = True
+        future.set_result(None)
+
+    def drain(self, future: Future[list[Future[None]]]) -> None:
+        """Answer with what has to happen until all that was published so far is handled."""
+        head = self.log.head
+        self._note_goals()
+        for subscription in self._hungry:
+            subscription.urgent = True
+        waits = [subscription.when_handled(head) for subscription in self.subscriptions if subscription.lane != "stream"]
+        future.set_result([wait for wait in waits if wait is not None])
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._running = False
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        self.inbox.owner = threading.get_ident()
+        quiet = False
+        while self._running:
+            worked = self._step()
+            timeout = self._pause(quiet and not worked)
+            quiet = not worked
+            self._rang = self._sleep(timeout)
+
+    def _sleep(self, timeout: float | None) -> bool:
+        if timeout is not None and timeout > 0:
+            return self.inbox.bell.wait(timeout)
+        if timeout is None:
+            self.inbox.asleep = True
+            try:
+                if not self.inbox:
+                    return self.inbox.bell.wait(None)
+            finally:
+                self.inbox.asleep = False
+        return False
+
+    def _pause(self, idle: bool) -> float | None:
+        """Return how long to sleep, in seconds; None until something is published."""
+        if not self._running:
+            return 0
+        if self._blocked:
+            return PENDING_SECONDS if self._rang or self._hungry else self.latency
+        if self._hungry:
+            due = min(reader.due for reader in self._hungry) - time.monotonic()
+            return min(max(due, SHORTEST_SECONDS), self._period or self.latency)
+        return None if idle or self._period == 0 else self._period
+
+    def _step(self) -> bool:
+        """Sequence everything in the inbox and wake whoever is due. Return whether there was anything."""
+        begin = time.thread_time()
+        worked = False
+        self._blocked = False
+        while self.inbox and not self._blocked and self._running:
+            worked = True
+            self._work()
+        self._wake()
+        self.seconds += time.thread_time() - begin
+        return worked
+
+    def _work(self) -> None:
+        before = len(self.inbox)
+        try:
+            self._sequence()
+        except Exception:  # a fault of ours: better to lose one event than all that follow
+            logger.exception("the bus could not sequence %r", self.inbox[0])
+            self.invalid += 1
+            if len(self.inbox) >= before:
+                self.inbox.popleft()
+        self._note_goals()
+        self._make_room()
+        self._wake()
+
+    def _sequence(self) -> None:
+        """Move up to a slice of entries from the inbox to the log."""
+        inbox, routes, touched = self.inbox, self._routes, self._touched
+        if self._patient and self._cramped():
+            return
+        items: list[Item] = []
+        weight = 0
+        seq = self.log.head
+        offset = time.time_ns() - time.monotonic_ns()
+        for _ in range(min(len(inbox), SLICE)):
+            entry = inbox[0]
+            if entry.__class__ is not tuple:
+                break
+            if len(entry) == 5 and (entry := self._resolve(cast(LateEntry, entry))) is None:  # type: ignore[arg-type]
+                break
+            what = entry[0]  # type: ignore[index]
+            cls = what if isinstance(what, type) else what.__class__
+            route = routes.get(cls)
+            if route is None:
+                route = routes[cls] = self._route(cls)
+            if route.waiting and self._stalled(route):
+                break
+            inbox.popleft()
+            seq += 1
+            items.append(self._build(route, cast(Entry, entry), seq, offset) if route.build else cast(Entry, entry))
+            weight += FLAT_BYTES if route.flat else FLAT_BYTES + weigh(entry[1])  # type: ignore[index]
+            route.last = seq
+            touched[cls] = route
+        if items:
+            self.log.extend(items, weight)
+        elif inbox and not isinstance(inbox[0], tuple):
+            self._obey(cast(Callable[[], None], inbox.popleft()))
+
+    def _obey(self, command: Callable[[], None]) -> None:
+        try:
+            command()
+        except Exception:  # a fault of ours must not silence the bus
+            logger.exception("the bus could not carry out %r", command)
+
+    def _resolve(self, entry: LateEntry) -> Entry | None:
+        """Return `entry` with its late fields, or None while they are on their way."""
+        what, fields, source, when, pending = entry
+        try:
+            if not pending.ready():
+                self._blocked = True
+                return None
+            fields = {**fields, **pending.result()}
+        except Exception as error:
+            logger.error("the late fields of %s are lost: %r", what, error)
+            fields = {**fields, "late fields": repr(error)}
+        # In place, so that `result` is called once even if the entry has to wait for room.
+        self.inbox[0] = resolved = (what, fields, source, when)
+        return resolved
+
+    def _route(self, cls: type[Event]) -> Route:
+        readers = [reader for reader in self.subscriptions if issubclass(cls, reader.types)]
+        for reader in readers:
+            reader.cursor.wanted |= {cls}
+        return Route(cls, readers)
+
+    def _build(self, route: Route, entry: Entry, seq: int, offset: int) -> Item:
+        """Return the event of `entry`, numbered and signed; None if its fields do not fit."""
+        what, fields, source, when = entry
+        try:
+            event: Event = route.validate(fields) if isinstance(what, type) else what.model_copy()
+        except Exception as error:  # a validator is the user's code
+            self._refuse(route.cls, seq, error)
+            return None
+        sign(event, source, seq, when, offset)
+        return event
+
+    def _refuse(self, cls: type[Event], seq: int, error: Exception) -> None:
+        self.invalid += 1
+        detail = _explain(error)
+        logger.error("a published %s is not delivered, because its fields do not fit: %s", cls.__name__, detail)
+        if cls is not EventsMissed:
+            self._source.publish(
+                EventsMissed, subscription=None, count=1, first=seq, last=seq, reason="invalid", detail=detail
+            )
+
+    def _cramped(self) -> bool:
+        """Return whether the window is full of what a reader that publishers wait for has not read."""
+        oldest = self.log.chunks[0].last
+        cramped = self.log.full and any(
+            reader.open and reader.cursor.behind and reader.cursor.position < oldest for reader in self._patient
+        )
+        if cramped:
+            self._blocked = True
+        self.inbox.stall(cramped)
+        return cramped
+
+    def _stalled(self, route: Route) -> bool:
+        """Return whether a reader that publishers wait for has no room; if not, count the event as offered."""
+        for reader in route.waiting:
+            backlog = reader.policy.backlog or self.log.window // 2
+            if reader.open and reader.unread >= backlog:
+                self._blocked = True
+                self.inbox.stall(True)
+                return True
+        for reader in route.waiting:
+            reader.offered += 1
+        self.inbox.stall(False)
+        return False
+
+    def _note_goals(self) -> None:
+        for route in self._touched.values():
+            for reader in route.readers:
+                reader.cursor.goal = max(reader.cursor.goal, route.last)
+                reader.urgent = reader.urgent or route.cls.urgent
+                self._hungry[reader] = None
+        self._touched.clear()
+
+    def _make_room(self) -> None:
+        for chunk in self.log.evict():
+            for subscription in self.subscriptions:
+                subscription.cursor.lose(chunk)
+
+    def _wake(self) -> None:
+        """Wake the readers that are due: at once for urgent events, else when their latency has passed."""
+        now = time.monotonic()
+        crowded = self.log.head - self.log.window * CROWDED
+        awake: list[Subscription] = []
+        for reader in self._hungry:
+            if reader.urgent or now >= reader.due or reader.cursor.position < crowded:
+                reader.urgent = False
+                reader.due = now + reader.latency
+                reader.wake()
+                awake.append(reader)
+        for reader in awake:
+            del self._hungry[reader]
+        self._flush()
+
+    def _build_history(self, subscription: Subscription) -> None:
+        """Build what nobody had asked for until now, for a reader that begins in the past."""
+        offset = time.time_ns() - time.monotonic_ns()
+        for chunk in self.log.chunks:
+            for index, item in enumerate(chunk.items):
+                cls = kind(item)
+                if chunk.first + index <= subscription.cursor.position or not issubclass(cls, subscription.types):
+                    continue
+                route = self._route(cls)
+                if item.__class__ is tuple and route.build:
+                    chunk.items[index] = self._build(route, cast(Entry, item), chunk.first + index, offset)
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return repr(error)
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+
+
+def sign(event: Event, source: Source, seq: int, when: int, offset: int) -> None:
+    """Fill in the envelope of an event that nobody has seen yet. `offset` leads from `when` to the wall clock, in ns."""
+    envelope = event.__dict__
+    envelope["seq"] = seq
+    envelope["time"] = datetime.fromtimestamp((when + offset) / 1e9, UTC)
+    if source.run or not envelope["run"]:
+        envelope["run"] = source.run
+        envelope["attempt"] = source.attempt
+        envelope["rank"] = source.rank
+        envelope["elapsed"] = (when - source.started) / 1e9

@@ -1,0 +1,88 @@
+"""A source: one publisher's pen, which signs what it writes with its run."""
+
+from __future__ import annotations
+
+import re
+import time
+from asyncio import _get_running_loop
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from ..schemas import Event, NotAnEvent
+from .errors import RunIdRefused
+from .inbox import Inbox
+from .pending import Pending
+
+E = TypeVar("E", bound=Event)
+
+_monotonic = time.monotonic_ns
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Source:
+    """Publishes the events of one run (or of none), from any thread.
+
+    Publishing appends and returns: it takes no lock, builds and validates nothing and waits for no
+    subscriber, unless one asked for ``overflow="wait"``.
+    """
+
+    __slots__ = ("_inbox", "attempt", "rank", "run", "started")
+
+    def __init__(self, inbox: Inbox, run: str = "", attempt: int = 1, rank: int = 0) -> None:
+        if run and not _RUN_ID.fullmatch(run):
+            raise RunIdRefused(run)
+        self._inbox = inbox
+        self.run = run
+        self.attempt = attempt
+        self.rank = rank
+        self.started = _monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds since this source began."""
+        return (_monotonic() - self.started) / 1e9
+
+    def ring(self) -> None:
+        """Wake the sequencer: something that it waits for may have changed."""
+        self._inbox.ring()
+
+    def publish(self, event: Event | type[Event], /, **fields: Any) -> None:
+        """Publish an event: an instance, or a class and its raw fields.
+
+        Raw fields are validated later, on the sequencer's thread and only if somebody reads the
+        event; fields that do not fit are logged and announced as `EventsMissed`.
+
+        Raises:
+            NotAnEvent: `event` is neither an event nor an event class.
+        """
+        inbox = self._inbox
+        try:
+            urgent = event.urgent
+        except AttributeError:
+            raise NotAnEvent(event, "an event, or an event class and its fields") from None
+        inbox.append((event, fields, self, _monotonic()))
+        if urgent or inbox.asleep:
+            inbox.ring()
+        if len(inbox) > inbox.limit:
+            # A loop must not be stopped for a subscription that may live on it.
+            inbox.give_way(may_block=_get_running_loop() is None)
+
+    def publish_when(self, pending: Pending, event: type[Event], /, **fields: Any) -> None:
+        """Publish `event` now, in order, to be built once `pending` knows the rest of its fields."""
+        inbox = self._inbox
+        inbox.append((event, fields, self, _monotonic(), pending))
+        if event.urgent or inbox.asleep:
+            inbox.ring()
+        if len(inbox) > inbox.limit:
+            inbox.give_way(may_block=_get_running_loop() is None)
+
+    def stamp(self, event: E) -> E:
+        """Return a copy of `event` that carries this source's run and the present time; `seq` stays 0."""
+        return event.model_copy(
+            update={
+                "run": self.run,
+                "attempt": self.attempt,
+                "rank": self.rank,
+                "time": datetime.now(UTC),
+                "elapsed": self.elapsed(),
+            }
+        )

@@ -1,0 +1,165 @@
+"""A stream: a cursor read with ``async for`` or ``for``."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar, cast
+
+from ..schemas import Event, RunEnd
+from .bell import Bell
+from .portal import Portal
+from .subscription import Subscription, SubscriptionStats
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+
+class Stream(Generic[E_co]):
+    """The events of a subscription, one after the other, at the reader's own pace.
+
+    It is an async iterator (on any event loop), an iterator, and a context manager of both kinds;
+    it begins to collect when it is made, so nothing is lost before the first read. It ends when the
+    bus closes, when it is closed, or, where it reads one run, after that run's `RunEnd`.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        types: tuple[type[Event], ...],
+        portal: Callable[[asyncio.AbstractEventLoop], Portal],
+    ) -> None:
+        self._subscription = subscription
+        self._types = types
+        self._portal_of = portal
+        self._portal: Portal | None = None
+        self._events: deque[Event] = deque()
+        self._sleepers: list[asyncio.Future[None]] = []
+        self._bell = Bell()
+        subscription.attach(_WeakReader(self))
+
+    @property
+    def stats(self) -> SubscriptionStats:
+        """What became of its events until now."""
+        return self._subscription.stats
+
+    @property
+    def missed(self) -> int:
+        """Events it was too slow for."""
+        return self._subscription.missed
+
+    def close(self) -> None:
+        """Stop reading. Whoever waits for the next event is told that there is none."""
+        self._subscription.cancel()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self.close()
+
+    # -- the reader's side -------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[E_co]:
+        return self
+
+    async def __anext__(self) -> E_co:
+        loop = asyncio.get_running_loop()
+        if self._portal is None or self._portal.loop is not loop:
+            self._portal = self._portal_of(loop)  # before the look, or a wake-up in between is lost
+        while True:
+            event = self._pop()
+            if event is not None:
+                return cast(E_co, event)
+            if self._at_end():
+                raise StopAsyncIteration
+            sleeper = loop.create_future()
+            self._sleepers.append(sleeper)
+            try:
+                await sleeper
+            finally:
+                self._sleepers.remove(sleeper)
+
+    def __iter__(self) -> Iterator[E_co]:
+        return self
+
+    def __next__(self) -> E_co:
+        while True:
+            event = self._pop()
+            if event is not None:
+                return cast(E_co, event)
+            if self._at_end():
+                raise StopIteration
+            self._bell.wait()
+
+    def _pop(self) -> Event | None:
+        subscription = self._subscription
+        while subscription.open:
+            if not self._events:
+                self._events.extend(subscription.take())
+            if not self._events:
+                return None
+            event = self._events.popleft()
+            wanted = isinstance(event, self._types) and (subscription.admits is None or subscription.admits(event))
+            subscription.delivered += wanted
+            if not self._events:
+                subscription.settle(event.seq)
+            if event.__class__ is RunEnd and event.run == subscription.policy.run:
+                self.close()
+            if wanted:
+                return event
+        return None
+
+    def _at_end(self) -> bool:
+        subscription, log = self._subscription, self._subscription.cursor.log
+        return not subscription.open or (log.sealed and subscription.cursor.position >= log.head)
+
+    # -- the sequencer's side ----------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Continue whoever waits for the next event."""
+        if self._portal is not None:
+            self._portal.post(self._continue, self.close)
+        self._bell.ring()
+
+    def _continue(self) -> None:
+        for sleeper in self._sleepers:
+            if not sleeper.done():
+                sleeper.set_result(None)
+
+    # -- context manager ---------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # ``async for event in bus.stream(...): break`` leaves nobody to close it.
+        self._subscription.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Stream {self._subscription!r}>"
+
+
+class _WeakReader:
+    """Wakes a stream without keeping it: a stream that nobody holds any more ends its subscription."""
+
+    def __init__(self, stream: Stream[Event]) -> None:
+        self._stream = weakref.ref(stream)
+
+    def wake(self) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream.wake()

@@ -1,0 +1,101 @@
+"""What happens as plain lines, one a stage, for files, pipes and continuous integration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TextIO
+
+from ...schemas import (
+    Event,
+    EventsMissed,
+    ExportEnd,
+    ExportPhase,
+    FitEpochEnd,
+    NonFinite,
+    PredictBatchEnd,
+    PredictEnd,
+    PretrainRoutineEnd,
+    RunEnd,
+    RunStart,
+    SubscriberFailed,
+    ValEnd,
+)
+from . import text, wording
+
+
+class PlainDisplay:
+    """Writes lines to `stream`, without control characters. Predictions come one a line: input, tab, JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._training: set[str] = set()
+
+    def show(self, event: Event) -> None:
+        """Write what `event` says; most events say nothing here."""
+        written = False
+        for line in self._lines(event):
+            print(line, file=self._stream)
+            written = True
+        if written:
+            self._stream.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _lines(self, event: Event) -> Iterator[str]:
+        match event:
+            case RunStart():
+                if event.kind == "train":
+                    self._training.add(event.run)
+                yield _line(event.kind, f"{event.model} on {event.device}, run {event.run}")
+            case PretrainRoutineEnd():
+                yield _line("", wording.preparation(event))
+            case FitEpochEnd():
+                yield _epoch(event)
+            case ValEnd():
+                if event.run not in self._training:
+                    yield _line(
+                        "val", text.scalars(event.metrics), text.scalars(event.losses), wording.evaluated(event)
+                    )
+            case PredictBatchEnd():
+                for name, result in zip(event.inputs, event.results, strict=False):
+                    yield f"{name}\t{json.dumps(result)}"
+            case RunEnd():
+                self._training.discard(event.run)
+                yield _line(event.kind, wording.ending(event))
+            case _:
+                yield from _other(event)
+
+
+def _epoch(event: FitEpochEnd) -> str:
+    return _line(
+        "final" if event.final else "epoch",
+        f"{event.epoch + 1}/{event.epochs or '?'}",
+        "" if event.final else text.scalars(event.losses),
+        text.scalars(event.metrics),
+        text.duration(event.duration),
+        "best" if wording.is_best(event) else "",
+    )
+
+
+def _other(event: Event) -> Iterator[str]:
+    match event:
+        case ExportPhase():
+            yield _line("export", event.format, event.phase, text.duration(event.duration))
+        case ExportEnd():
+            yield _line("export", event.format, str(event.path), wording.exported(event))
+        case PredictEnd():
+            yield _line("predict", wording.predicted(event))
+        case NonFinite():
+            yield _line("warning", wording.non_finite(event))
+        case SubscriberFailed():
+            yield _line("warning", wording.subscriber_failed(event))
+        case EventsMissed():
+            yield _line("warning", wording.events_missed(event))
+        case _:
+            pass
+
+
+def _line(label: str, *parts: str) -> str:
+    return f"{label:<8} {'  '.join(part for part in parts if part)}"

@@ -1,0 +1,75 @@
+"""What an event says, as a sentence: shared by the displays."""
+
+from __future__ import annotations
+
+from ...schemas import (
+    EventsMissed,
+    ExportEnd,
+    FitEpochEnd,
+    NonFinite,
+    PredictEnd,
+    PretrainRoutineEnd,
+    RunEnd,
+    SubscriberFailed,
+    ValEnd,
+)
+from . import text
+
+
+def preparation(event: PretrainRoutineEnd) -> str:
+    """Say what is trained on what."""
+    parts = [text.plural(event.parameters, "parameter")]
+    if event.trainable != event.parameters:
+        parts.append(f"{event.trainable:,} of them trained")
+    if event.batches is not None:
+        parts.append(f"{text.plural(event.batches, 'batch', 'batches')} an epoch")
+    if event.resumed_from is not None:
+        parts.append(f"resumed from {event.resumed_from}")
+    return ", ".join(parts)
+
+
+def is_best(event: FitEpochEnd) -> bool:
+    """Return whether this epoch is the best so far."""
+    return not event.final and event.fitness is not None and event.best_epoch == event.epoch
+
+
+def non_finite(event: NonFinite) -> str:
+    """Say where a loss was lost."""
+    return f"epoch {event.epoch + 1}, batch {event.batch + 1}: {text.scalars(event.losses)}"
+
+
+def exported(event: ExportEnd) -> str:
+    """Say what was written and how well it agrees with the module."""
+    return (
+        f"{text.size(event.bytes)}, verified: largest difference {event.max_error:.1e} "
+        f"(allowed {event.tolerance:.0e}), {text.duration(event.duration)}"
+    )
+
+
+def evaluated(event: ValEnd) -> str:
+    """Say how much was validated."""
+    return f"{text.plural(event.samples, 'sample')}, {text.duration(event.duration)}"
+
+
+def predicted(event: PredictEnd) -> str:
+    """Say how much was predicted."""
+    batches = text.plural(event.batches, "batch", "batches")
+    return f"{text.plural(event.inputs, 'input')} in {batches}, {text.duration(event.duration)}"
+
+
+def ending(event: RunEnd) -> str:
+    """Say how a run ended."""
+    why = f"{event.error.type}: {event.error.message}" if event.error else event.reason
+    return f"{event.outcome} in {text.duration(event.duration)}" + (f": {why}" if why else "")
+
+
+def subscriber_failed(event: SubscriberFailed) -> str:
+    """Say which subscriber failed, and on what."""
+    off = "; it is switched off" if event.switched_off else ""
+    return f"{event.subscription} failed on {event.event}: {event.error.type}: {event.error.message}{off}"
+
+
+def events_missed(event: EventsMissed) -> str:
+    """Say who missed how many events."""
+    who = event.subscription or "everybody"
+    return f"{who} missed {text.plural(event.count, 'event')} ({event.reason}{event.detail and ': ' + event.detail})"

@@ -1,0 +1,339 @@
+"""A subscription: a cursor, a filter, a callback and a policy; and what became of its events."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
+from .log import Cursor, Log, kind
+from .policy import Overflow, Policy
+from .source import Source
+
+T = TypeVar("T")
+
+logger = logging.getLogger("lineside.bus")
+
+BATCH = 128
+"""Most events taken at once; between batches other callbacks of the same loop get their turn."""
+
+serving: ContextVar[Subscription | None] = ContextVar("serving", default=None)
+"""The subscription whose callback the current code runs in."""
+
+State = Literal["active", "switched off", "cancelled", "ended"]
+
+
+class RemoteFailure(Exception):
+    """What a callback raised in another process."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(f"{info.type}: {info.message}\n{info.traceback}")
+        self.info = info
+
+
+class Reader(Protocol):
+    """What reads a subscription: a lane or a stream."""
+
+    def wake(self) -> None:
+        """Something was published for it, or it is over. Called by the sequencer; must not block."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionStats:
+    """What became of the events of one subscription."""
+
+    name: str
+    lane: str
+    state: State
+    delivered: int
+    """Handed to the callback, which returned."""
+    failed: int
+    """Handed to the callback, which raised, after its retries."""
+    filtered: int
+    """Left out by `where`, `every`, `once` or `run`."""
+    missed: int
+    """Lost to overflow (or superseded, with ``overflow="latest"``)."""
+    lag: int
+    """Positions between the last handled event and the newest of its types."""
+    seconds: float
+    """Time spent in callbacks, waiting included."""
+
+
+class Subscription:
+    """The handle of a subscription, and a context manager that cancels it.
+
+    Made by `Bus.on` and `Bus.subscribe`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lane: str,
+        types: tuple[type[Event], ...],
+        policy: Policy,
+        log: Log,
+        source: Source,
+        forget: Callable[[Subscription], None],
+    ) -> None:
+        self.name = name
+        self.lane = lane
+        self.types = types
+        self.policy = policy
+        self.cursor = Cursor(log)
+        self.state: State = "active"
+        self.open = True
+        """Whether it may still get events."""
+        self.delivered = self.failed = self.filtered = self.superseded = 0
+        self.offered = 0
+        self.seconds = 0.0
+        self.handled = 0
+        """Position up to which everything was dealt with."""
+        self.latency = 0.0
+        self.due = 0.0
+        """When it may be woken for events of a batch."""
+        self.urgent = False
+        self.waiters: list[tuple[int, Future[None]]] = []
+        """Who waits until `handled` reaches a position. Shared with the sequencer, under the lock."""
+        self.admits = _admission(self)
+        self._lock = threading.Lock()
+        self._source = source
+        self._forget = forget
+        self._streak = (0, 0)
+        self._reader: Reader | None = None
+
+    # -- the user's side ---------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """End the subscription. A call under way is not interrupted; what is unread stays unread."""
+        self._finish("cancelled")
+
+    @property
+    def stats(self) -> SubscriptionStats:
+        """What became of its events until now."""
+        return SubscriptionStats(
+            name=self.name,
+            lane=self.lane,
+            state=self.state,
+            delivered=self.delivered,
+            failed=self.failed,
+            filtered=self.filtered,
+            missed=self.missed,
+            lag=max(self.cursor.goal - self.handled, 0),
+            seconds=self.seconds,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.name!r} {self.state}, {self.delivered} delivered>"
+
+    # -- the sequencer's side ----------------------------------------------------------------------
+
+    def attach(self, reader: Reader) -> None:
+        """Say who reads."""
+        self._reader = reader
+
+    def wake(self) -> None:
+        """Tell the reader that there is something to do."""
+        if self._reader is not None:
+            self._reader.wake()
+
+    @property
+    def missed(self) -> int:
+        """Events that were not and will not be delivered."""
+        return self.cursor.missed + self.superseded
+
+    @property
+    def unread(self) -> int:
+        """With ``overflow="wait"``: matching events that were not dealt with."""
+        return self.offered - self.delivered - self.failed - self.filtered - self.missed
+
+    def when_handled(self, position: int) -> Future[None] | None:
+        """Return a future that is done once everything up to `position` was dealt with; None if it was."""
+        with self._lock:
+            if self.handled >= min(position, self.cursor.goal) or not self.open:
+                return None
+            future: Future[None] = Future()
+            self.waiters.append((min(position, self.cursor.goal), future))
+            return future
+
+    def end(self) -> None:
+        """The bus closes: nothing will follow."""
+        self._finish("ended")
+
+    # -- the reader's side -------------------------------------------------------------------------
+
+    def take(self) -> list[Any]:
+        """Return the next events of its types; none means there are none now. Announces a gap before them."""
+        return self._take(self.cursor.take, type)
+
+    def take_items(self) -> list[tuple[int, Any]]:
+        """Like `take`, with positions and with entries that nobody had built, and filtered already."""
+        while items := self._take(self.cursor.take_any, lambda item: kind(item[1])):
+            admitted = [item for item in items if self.admits is None or self._admits(item[1])]
+            if admitted:
+                return admitted
+        return []
+
+    def _take(self, pull: Callable[[int], list[T]], key: Callable[[T], type]) -> list[T]:
+        if not self.open:
+            return []
+        items = self._newest(pull, key) if self.policy.overflow is Overflow.LATEST else pull(BATCH)
+        self.announce_gap()
+        if not items:
+            self.settle(self.cursor.position)
+        return items
+
+    def _newest(self, pull: Callable[[int], list[T]], key: Callable[[T], type]) -> list[T]:
+        newest: dict[type, T] = {}
+        while items := pull(BATCH):
+            for item in items:
+                self.superseded += newest.pop(key(item), None) is not None
+                newest[key(item)] = item
+        return list(newest.values())
+
+    def deliver(self, events: Sequence[Event]) -> Iterator[Event]:
+        """Yield the events to call back with, one at a time, and account for each when the next is asked for."""
+        admits, waiters = self.admits, self.waiters
+        begin = time.perf_counter()
+        try:
+            for event in events:
+                if admits is None or self._admits(event):
+                    failed = self.failed
+                    yield event
+                    if self.failed == failed:
+                        self.delivered += 1
+                if waiters:
+                    self.settle(event.seq)
+                if not self.open:
+                    return
+        finally:
+            self.seconds += time.perf_counter() - begin
+        self.settle(events[-1].seq)
+
+    def _admits(self, event: Event) -> bool:
+        try:
+            return self.admits is None or self.admits(event)
+        except Exception as error:  # the predicate is the user's too
+            self.fail(type(event), event.seq, error)
+            return False
+
+    def announce_gap(self) -> None:
+        """Publish `EventsMissed` if the cursor was too late for some."""
+        gap = self.cursor.gap()
+        if gap is not None:
+            logger.warning("%s missed %d events (%d to %d)", self.name, gap.count, gap.first, gap.last)
+            self._source.publish(
+                EventsMissed,
+                subscription=self.name,
+                count=gap.count,
+                first=gap.first,
+                last=gap.last,
+                reason="overflow",
+            )
+
+    def settle(self, position: int) -> None:
+        """Say that everything up to `position` was dealt with."""
+        with self._lock:
+            self.handled = max(self.handled, position)
+            done = [future for target, future in self.waiters if target <= self.handled]
+            self.waiters[:] = [waiter for waiter in self.waiters if waiter[0] > self.handled]
+        for future in done:
+            future.set_result(None)
+        if self.policy.overflow is Overflow.WAIT:
+            self._source.ring()
+
+    def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
+        """Note that the callback failed: log it once, count it, announce it, and maybe switch off."""
+        self.failed += 1
+        since, failures = self._streak
+        failures = failures + 1 if since == self.delivered else 1
+        self._streak = (self.delivered, failures)
+        off = failures >= self.policy.max_failures
+        log = logger.error if failures == 1 or off else logger.debug
+        log(
+            "%s failed on %s (seq %d)%s",
+            self.name,
+            event.__name__,
+            seq,
+            f"; switched off after {failures} failures in a row" if off else "",
+            exc_info=error,
+        )
+        if not issubclass(event, BusEvent):  # or a failing reader of failures would feed itself
+            self._source.publish(
+                SubscriberFailed,
+                subscription=self.name,
+                event=event.__name__,
+                event_seq=seq,
+                error=_describe(error),
+                failures=failures,
+                switched_off=off,
+            )
+        if off:
+            self._finish("switched off")
+
+    def die(self, reason: str) -> None:
+        """Switch it off because nobody can serve it any more."""
+        if self.open:
+            logger.error("%s was switched off: %s", self.name, reason)
+            self._finish("switched off")
+
+    def _finish(self, state: State) -> None:
+        with self._lock:
+            if not self.open:
+                return
+            self.state = state
+            self.open = False
+            waiting = [future for _, future in self.waiters]
+            self.waiters.clear()
+        for future in waiting:
+            future.set_result(None)
+        self._forget(self)
+
+
+def _describe(error: BaseException) -> ErrorInfo:
+    if isinstance(error, RemoteFailure):
+        return error.info
+    return ErrorInfo(
+        type=type(error).__qualname__,
+        message=str(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _admission(subscription: Subscription) -> Callable[[Event], bool] | None:
+    """Return the test that an event of the right type must pass, or None where all pass."""
+    policy = subscription.policy
+    if policy.where is None and policy.every == 1 and not policy.once and policy.run is None:
+        return None
+    nth = itertools.count()
+    first = itertools.count()
+
+    def admit(event: Event) -> bool:
+        passed = (
+            (policy.run is None or event.run == policy.run)
+            and (policy.where is None or bool(policy.where(event)))
+            and next(nth) % policy.every == 0
+            and not (policy.once and next(first))
+        )
+        if not passed:
+            subscription.filtered += 1
+        return passed
+
+    return admit

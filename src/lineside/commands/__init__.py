@@ -1,0 +1,41 @@
+"""The command line, a file a command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lineside.commands import demo, runs, schema
+from lineside.commands.group import Group
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Typed events from training, validation, prediction and export, read while the loop keeps going.",
+)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    """Take the options that belong to no command."""
+    if version:
+        from lineside import __version__
+
+        typer.echo(f"lineside {__version__}")
+        raise typer.Exit
+
+
+app.command()(demo.demo)
+app.command()(runs.train)
+app.command()(runs.val)
+app.command()(runs.predict)
+app.command()(runs.export)
+app.add_typer(schema.app, name="schema")

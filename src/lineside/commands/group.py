@@ -1,0 +1,34 @@
+"""How every command ends: with a message of one paragraph and a code, never with a traceback of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from lineside.schemas import LinesideError
+
+FAILED = 1
+INTERRUPTED = 130
+"""What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
+TERMINATED = 143
+"""128 + SIGTERM."""
+
+
+class Group(TyperGroup):
+    """A group of commands that turns our errors into a message on standard error and exit code 1.
+
+    Wrong usage ends with 2, Ctrl-C with 130. Errors that are not ours keep their traceback: they are bugs.
+    """
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context has moved between versions
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except LinesideError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(FAILED) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None

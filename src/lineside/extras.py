@@ -1,0 +1,45 @@
+"""Packages that only some parts need, and what to say where one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from lineside.schemas import LinesideError
+
+EXTRAS = {
+    "numpy": "train",
+    "torch": "train",
+    "torchmetrics": "train",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "sklearn": "demo",
+}
+"""The extra that brings each optional package."""
+
+
+class MissingExtra(LinesideError, ImportError):
+    """Something was asked for whose packages are not installed."""
+
+    def __init__(self, what: str, package: str) -> None:
+        super().__init__(
+            f"{what} needs {package}, which is not installed here: pip install 'lineside[{EXTRAS[package]}]'",
+            name=package,
+        )
+
+
+@contextmanager
+def needed_for(what: str) -> Generator[None]:
+    """Say which extra to install if an import in the block fails for want of one.
+
+    Raises:
+        MissingExtra: an optional package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtra(what, package) from error
