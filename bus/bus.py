@@ -28,7 +28,7 @@ from .inbox import ClosedInbox, ForkedInbox, Inbox
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
 from .policy import Lane, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
-from .portal import LoopThread, Portal, Portals
+from .portal import Portals
 from .process import Feeder, import_callback, pickle_callback
 from .sequencer import Sequencer
 from .source import Source
@@ -39,7 +39,6 @@ E = TypeVar("E", bound=Event)
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
 E3 = TypeVar("E3", bound=Event)
-E_contra = TypeVar("E_contra", bound=Event, contravariant=True)
 R = TypeVar("R")
 
 logger = logging.getLogger("lineside.bus")
@@ -49,10 +48,10 @@ EXIT_SECONDS = 4.0
 """Deadline of the close at interpreter exit."""
 
 
-class Register(Protocol[E_contra]):
+class Register(Protocol[E]):
     """What `Bus.on` returns: a decorator for callbacks that take such an event."""
 
-    def __call__(self, callback: Callable[[E_contra], R], /) -> Callable[[E_contra], R]:
+    def __call__(self, callback: Callable[[E], R], /) -> Callable[[E], R]:
         """Subscribe `callback` and return it."""
         ...
 
@@ -254,7 +253,7 @@ class Bus:
         for keyword in ("lane", "timeout", "retries", "max_failures"):
             if keyword in policy:
                 raise PolicyRefused(f"{keyword}= is for callbacks; a stream has none")
-        routed = found if checked.run is None else (*found, RunEnd)
+        routed: tuple[type[Event], ...] = found if checked.run is None else (*found, RunEnd)
         subscription = self._subscription(checked, "stream", "stream", routed)
         stream: Stream[Any] = Stream(subscription, found, self._portals.of)
         self._inbox.command(lambda: self._sequencer.add(subscription))
@@ -276,8 +275,9 @@ class Bus:
             BusClosed: the bus was closed, or the run ended, before one came.
         """
         keywords: PolicyKeywords = {"run": run} if where is None else {"run": run, "where": where}
-        names = [cls.__name__ for cls in find_events(types)]
-        with self.stream(*types, **keywords) as stream:
+        found: tuple[type[Event], ...] = find_events(types)
+        names = [cls.__name__ for cls in found]
+        with self.stream(*found, **keywords) as stream:
             with anyio.move_on_after(timeout):
                 async for event in stream:
                     return cast(E, event)
@@ -313,7 +313,8 @@ class Bus:
         answer: Future[list[Future[None]]] = Future()
         self._inbox.command(lambda: self._sequencer.drain(answer))
         yield [answer], deadline
-        waits = answer.result(0) if answer.done() else [Future()]
+        unanswered: Future[None] = Future()
+        waits = answer.result() if answer.done() else [unanswered]
         yield waits, deadline
         if not all(wait.done() for wait in waits):
             raise DrainTimeout(timeout or 0.0, self._late())
@@ -462,10 +463,11 @@ def _name(callback: object) -> str:
 
 def _at_exit(bus: Bus) -> None:
     """Close `bus` when the interpreter exits, unless it is gone by then."""
+    reference = weakref.ref(bus)
 
-    def close(reference: weakref.ref[Bus] = weakref.ref(bus)) -> None:
+    def close() -> None:
         bus = reference()
-        if bus is not None and bus._closed is None:
+        if bus is not None:
             bus.close(EXIT_SECONDS)
 
     atexit.register(close)

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..schemas import Event
 from .bell import Bell
-
-if TYPE_CHECKING:
-    from .pending import Pending
-    from .source import Source
-
-Entry = tuple["type[Event] | Event", dict[str, Any], "Source", int]
-"""What was published: class or instance, raw fields, who published, when (monotonic, ns)."""
-
-LateEntry = tuple["type[Event] | Event", dict[str, Any], "Source", int, "Pending"]
-"""An entry some of whose fields are still on their way."""
-
-Command = Callable[[], None]
-"""Something for the sequencer to do between two events: subscribe, drain, seal."""
+from .entry import Command, Entry, LateEntry
 
 GIVE_WAY_SECONDS = 0.05
 """Longest wait of one publish while the sequencer, which waits for nobody, catches up with a flood."""
 
 
-class Inbox(deque["Entry | LateEntry | Command"]):
+class Inbox(deque[Entry | LateEntry | Command]):
     """A deque that knows whether its reader sleeps.
 
     ``append`` is atomic and takes no lock, so a publish inside a signal handler that interrupted a
@@ -48,9 +35,7 @@ class Inbox(deque["Entry | LateEntry | Command"]):
         self.refused = 0
         self.owner: int | None = None
         self.bell = Bell()
-        _live[id(self)] = weakref.ref(self, lambda _, key=id(self): _live.pop(key, None))
-
-    __hash__ = object.__hash__
+        _live.append(weakref.ref(self, _live.remove))
 
     def command(self, command: Command) -> None:
         """Have the sequencer call `command` after everything published so far."""
@@ -66,13 +51,14 @@ class Inbox(deque["Entry | LateEntry | Command"]):
         self.stalled = stalled
         self.limit = 0 if stalled else self.overlong
 
-    def give_way(self, may_block: bool) -> None:
+    def give_way(self) -> None:
         """Wait until the sequencer has caught up. Called by a publisher that found the inbox overlong.
 
         It polls, because it must be safe inside a signal handler, where no condition variable is.
         """
         if self.owner == threading.get_ident():
             return
+        may_block = not _on_a_loop()  # a loop must not be stopped for a subscription that may live on it
         deadline = time.monotonic() + GIVE_WAY_SECONDS
         while len(self) > self.limit:
             if not (self.stalled and may_block) and (self.stalled or time.monotonic() > deadline):
@@ -111,7 +97,15 @@ class ForkedInbox(ClosedInbox):
         """Nobody listens, and the bell may have been inherited in any state."""
 
 
-_live: dict[int, weakref.ref[Inbox]] = {}
+_live: list[weakref.ref[Inbox]] = []
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def retire(inbox: Inbox, into: type[ClosedInbox]) -> None:
@@ -121,7 +115,7 @@ def retire(inbox: Inbox, into: type[ClosedInbox]) -> None:
 
 
 def _disarm() -> None:
-    for reference in list(_live.values()):
+    for reference in tuple(_live):
         inbox = reference()
         if inbox is not None:
             inbox.clear()

@@ -15,7 +15,6 @@ from .calls import AsyncCall, SyncCall
 from .portal import Portal
 from .subscription import Subscription, serving
 
-
 logger = logging.getLogger("lineside.bus")
 
 

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from ..schemas import Event
-from .inbox import Entry
-
-Item = Event | Entry | None
-"""What the log holds at a position: an event, an entry nobody asked to be built, or nothing (it was invalid)."""
+from .entry import Item, kind
 
 CHUNK_EVENTS = 256
 FLAT_BYTES = 1500
@@ -102,24 +98,15 @@ def _first(chunk: Chunk) -> int:
     return chunk.first
 
 
-def kind(item: Item) -> type:
-    """Return the event class of `item`; of what was invalid, no event's."""
-    if item.__class__ is tuple:
-        head = item[0]  # type: ignore[index]
-        return head if isinstance(head, type) else head.__class__
-    return item.__class__
-
-
 def weigh(value: object) -> int:
     """Estimate the bytes that a field's value holds."""
     if isinstance(value, (str, bytes, bytearray)):
         return len(value) + 50
     if isinstance(value, Mapping):
-        return 64 + sum(weigh(key) + weigh(item) for key, item in value.items())
+        items = cast("Mapping[object, object]", value)
+        return 64 + sum(weigh(key) + weigh(item) for key, item in items.items())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return 56 + sum(map(weigh, value))
-    if isinstance(value, Event):
-        return weigh(value.__dict__)
+        return 56 + sum(map(weigh, cast("Iterable[object]", value)))
     return int(getattr(value, "nbytes", 32))
 
 

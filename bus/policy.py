@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from enum import StrEnum
@@ -43,19 +44,26 @@ class Policy(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    name: str | None = Field(None, min_length=1, description="Name in logs, stats and `SubscriberFailed`.")
-    lane: Lane | None = Field(None, description="Where the callback runs.")
-    where: Where | None = Field(None, description="Only events for which this is true.")
-    every: int = Field(1, ge=1, description="Only every n-th event.")
-    once: bool = Field(False, description="Only the first event.")
-    run: str | None = Field(None, description="Only events of this run.")
-    since: Literal["now", "start"] | int = Field("now", description="Where to begin: now, at the oldest event in memory, or after a position.")
-    overflow: Overflow = Field(Overflow.DROP, description="What happens when it falls behind.")
-    backlog: int | None = Field(None, ge=1, description="With `wait`: unread events at which the publisher waits.")
-    latency: float | None = Field(None, ge=0, allow_inf_nan=False, description="Longest wait for events of a batch, in seconds; 0 wakes at every event.")
-    timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds a callback may take.")
-    retries: int = Field(0, ge=0, description="How often a failed call is tried again, with growing pauses.")
-    max_failures: int = Field(10, ge=1, description="Failures in a row after which it is switched off.")
+    name: str | None = Field(default=None, min_length=1, description="Name in logs, stats and `SubscriberFailed`.")
+    lane: Lane | None = Field(default=None, description="Where the callback runs.")
+    where: Where | None = Field(default=None, description="Only events for which this is true.")
+    every: int = Field(default=1, ge=1, description="Only every n-th event.")
+    once: bool = Field(default=False, description="Only the first event.")
+    run: str | None = Field(default=None, description="Only events of this run.")
+    since: Literal["now", "start"] | int = Field(
+        "now", description="Where to begin: now, at the oldest event in memory, or after a position."
+    )
+    overflow: Overflow = Field(default=Overflow.DROP, description="What happens when it falls behind.")
+    backlog: int | None = Field(default=None, ge=1, description="With `wait`: unread events that stop the publisher.")
+    latency: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Longest wait for events of a batch, in seconds; 0 wakes at every event.",
+    )
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Seconds a callback may take.")
+    retries: int = Field(default=0, ge=0, description="How often a failed call is tried again, with growing pauses.")
+    max_failures: int = Field(default=10, ge=1, description="Failures in a row after which it is switched off.")
 
 
 class PolicyKeywords(TypedDict, total=False):
@@ -97,9 +105,9 @@ def check_policy(keywords: PolicyKeywords) -> Policy:
 
 def is_async(callback: Callable[..., Any]) -> bool:
     """Return whether calling `callback` gives an awaitable."""
-    while hasattr(callback, "func"):  # functools.partial
+    while isinstance(callback, functools.partial):
         callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
 
 
 def check_callback(callback: object) -> Callable[[Event], Any]:

@@ -19,9 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from ..schemas import ErrorInfo, Event, encode
+from .entry import Entry, Item, Signature, kind, sign
 from .errors import CallbackRefused, CallbackTimeout, SidecarDied
-from .inbox import Entry
-from .log import Item, kind
 from .policy import Policy
 from .subscription import RemoteFailure, Subscription
 
@@ -29,15 +28,6 @@ EXIT_SECONDS = 2.0
 """How long a process may take to finish after its last event."""
 START_SECONDS = 60.0
 """How long it may take to import the callback."""
-
-
-class Signature(NamedTuple):
-    """What a source writes on its events."""
-
-    run: str
-    attempt: int
-    rank: int
-    started: int
 
 
 class Parcel(NamedTuple):
@@ -251,28 +241,27 @@ class Feeder:
                 self._sidecar.kill()
 
 
-def pack(seq: int, item: Item) -> Parcel | bytes:
+def pack(seq: int, item: Event | Entry) -> Parcel | bytes:
     """Return `item` in the form in which it travels: raw where the other process knows its class, else as JSON."""
     cls = kind(item)
     if cls.__module__ == "__main__":
-        return encode(item) if isinstance(item, Event) else _encode_raw(seq, item)  # type: ignore[arg-type]
+        return encode(item if isinstance(item, Event) else _build(seq, item))
     if isinstance(item, Event):
-        return Parcel(cls.__module__, cls.__qualname__, item.type, seq, item.__dict__, None, 0)
-    what, fields, source, when = item  # type: ignore[misc]
-    if isinstance(what, Event):
-        fields = what.__dict__
+        return Parcel(cls.__module__, cls.__qualname__, item.type, seq, dict(item.__dict__), None, 0)
+    what, fields, source, when = item
     signature = Signature(source.run, source.attempt, source.rank, source.started)
-    return Parcel(cls.__module__, cls.__qualname__, cls.type, seq, fields, signature, when)  # type: ignore[attr-defined]
+    if isinstance(what, Event):
+        fields = dict(what.__dict__)
+    return Parcel(cls.__module__, cls.__qualname__, what.type, seq, fields, signature, when)
 
 
-def _encode_raw(seq: int, entry: Entry) -> bytes:
-    from .sequencer import sign
-
+def _build(seq: int, entry: Entry) -> Event:
     what, fields, source, when = entry
     event = what.model_validate(fields) if isinstance(what, type) else what.model_copy()
     sign(event, source, seq, when, time.time_ns() - time.monotonic_ns())
-    return encode(event)
+    return event
 
 
 def _portable(policy: Policy) -> Policy:
-    return Policy(retries=policy.retries)
+    """The part of `policy` that concerns the call itself; the rest, predicates among it, stays here."""
+    return Policy.model_validate({"retries": policy.retries})

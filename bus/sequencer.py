@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any
 
 from pydantic import ValidationError
 
 from ..schemas import Event, EventsMissed
-from .inbox import ClosedInbox, Entry, Inbox, LateEntry, retire
-from .log import FLAT_BYTES, Item, Log, kind, weigh
+from .entry import Entry, Item, LateEntry, kind, sign
+from .inbox import ClosedInbox, Inbox, retire
+from .log import FLAT_BYTES, Log, weigh
 from .policy import Overflow
 from .source import Source
 from .subscription import Subscription
@@ -37,27 +38,33 @@ CROWDED = 0.25
 """Share of the memory window that may pile up unread before its readers are woken early."""
 
 
+NUMBERS: tuple[object, ...] = (int, float, bool, int | None, float | None, dict[str, float])
+NOT_YET = datetime.fromtimestamp(0, UTC)
+
+
 class Route:
     """What is done with the events of one class."""
 
-    __slots__ = ("build", "cls", "flat", "last", "readers", "validate", "waiting")
+    __slots__ = ("build", "cls", "flat", "last", "offered", "readers", "validate", "waiting")
 
     def __init__(self, cls: type[Event], readers: list[Subscription]) -> None:
         self.cls = cls
         self.readers = tuple(readers)
         self.build = any(reader.lane != "process" or reader.admits is not None for reader in readers)
         self.waiting = tuple(reader for reader in readers if reader.policy.overflow is Overflow.WAIT)
-        self.validate = cls.model_validate
-        if cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False):
-            self.validate = cls.__pydantic_validator__.validate_python
+        complete = cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False)
+        self.validate: Callable[[Any], Event] = (
+            cls.__pydantic_validator__.validate_python if complete else cls.model_validate
+        )
         self.flat = _holds_numbers_only(cls)
         self.last = 0
+        self.offered = 0
 
 
 def _holds_numbers_only(cls: type[Event]) -> bool:
     """Return whether events of `cls` all weigh about the same, so that none need be weighed."""
     own = {name: field for name, field in cls.model_fields.items() if name not in Event.model_fields}
-    return all(field.annotation in (int, float, bool, int | None, float | None, dict[str, float]) for field in own.values())
+    return all(field.annotation in NUMBERS for field in own.values())
 
 
 class Sequencer:
@@ -89,7 +96,7 @@ class Sequencer:
         subscription.latency = self.latency if subscription.policy.latency is None else subscription.policy.latency
         self._serve((*self.subscriptions, subscription))
         head = self.log.head
-        subscription.cursor.start(head if since == "now" else 0 if since == "start" else min(cast(int, since), head))
+        subscription.cursor.start(head if since == "now" else 0 if since == "start" else min(since, head))
         subscription.handled = subscription.cursor.position
         if since != "now":
             self._build_history(subscription)
@@ -123,7 +130,9 @@ class Sequencer:
         self._note_goals()
         for subscription in self._hungry:
             subscription.urgent = True
-        waits = [subscription.when_handled(head) for subscription in self.subscriptions if subscription.lane != "stream"]
+        waits = [
+            subscription.when_handled(head) for subscription in self.subscriptions if subscription.lane != "stream"
+        ]
         future.set_result([wait for wait in waits if wait is not None])
 
     def stop(self) -> None:
@@ -191,37 +200,50 @@ class Sequencer:
         self._wake()
 
     def _sequence(self) -> None:
-        """Move up to a slice of entries from the inbox to the log."""
-        inbox, routes, touched = self.inbox, self._routes, self._touched
-        if self._patient and self._cramped():
+        """Carry out the command at the head of the inbox, or move up to a slice of entries to the log."""
+        head = self.inbox[0]
+        if not isinstance(head, tuple):
+            self.inbox.popleft()
+            self._obey(head)
             return
+        room = self._room() if self._patient else SLICE
+        if room > 0:
+            self._move(room)
+
+    def _move(self, room: int) -> None:
+        """Number and build up to a slice of entries, `room` of them for readers that publishers wait for."""
+        inbox, routes, touched = self.inbox, self._routes, self._touched
         items: list[Item] = []
-        weight = 0
-        seq = self.log.head
+        weight, seq = 0, self.log.head
         offset = time.time_ns() - time.monotonic_ns()
-        for _ in range(min(len(inbox), SLICE)):
-            entry = inbox[0]
-            if entry.__class__ is not tuple:
-                break
-            if len(entry) == 5 and (entry := self._resolve(cast(LateEntry, entry))) is None:  # type: ignore[arg-type]
-                break
-            what = entry[0]  # type: ignore[index]
-            cls = what if isinstance(what, type) else what.__class__
-            route = routes.get(cls)
-            if route is None:
-                route = routes[cls] = self._route(cls)
-            if route.waiting and self._stalled(route):
-                break
-            inbox.popleft()
-            seq += 1
-            items.append(self._build(route, cast(Entry, entry), seq, offset) if route.build else cast(Entry, entry))
-            weight += FLAT_BYTES if route.flat else FLAT_BYTES + weigh(entry[1])  # type: ignore[index]
-            route.last = seq
-            touched[cls] = route
-        if items:
+        try:
+            for _ in range(min(len(inbox), SLICE)):
+                entry = inbox[0]
+                if not isinstance(entry, tuple):
+                    break
+                if len(entry) == 5:
+                    resolved = self._resolve(entry)
+                    if resolved is None:
+                        break
+                    entry = resolved
+                what, fields = entry[0], entry[1]
+                cls = what if isinstance(what, type) else what.__class__
+                route = routes.get(cls)
+                if route is None:
+                    route = routes[cls] = self._route(cls)
+                if route.waiting:
+                    if room == 0:
+                        break
+                    room -= 1
+                    route.offered += 1
+                inbox.popleft()
+                seq += 1
+                items.append(self._build(route, entry, seq, offset) if route.build else entry)
+                weight += FLAT_BYTES if route.flat else FLAT_BYTES + weigh(fields or what.__dict__)
+                route.last = seq
+                touched[cls] = route
+        finally:
             self.log.extend(items, weight)
-        elif inbox and not isinstance(inbox[0], tuple):
-            self._obey(cast(Callable[[], None], inbox.popleft()))
 
     def _obey(self, command: Callable[[], None]) -> None:
         try:
@@ -254,7 +276,11 @@ class Sequencer:
         """Return the event of `entry`, numbered and signed; None if its fields do not fit."""
         what, fields, source, when = entry
         try:
-            event: Event = route.validate(fields) if isinstance(what, type) else what.model_copy()
+            if isinstance(what, type):
+                fields["time"] = NOT_YET  # spares the default's look at the clock
+                event: Event = route.validate(fields)
+            else:
+                event = what.model_copy()
         except Exception as error:  # a validator is the user's code
             self._refuse(route.cls, seq, error)
             return None
@@ -270,32 +296,22 @@ class Sequencer:
                 EventsMissed, subscription=None, count=1, first=seq, last=seq, reason="invalid", detail=detail
             )
 
-    def _cramped(self) -> bool:
-        """Return whether the window is full of what a reader that publishers wait for has not read."""
-        oldest = self.log.chunks[0].last
-        cramped = self.log.full and any(
-            reader.open and reader.cursor.behind and reader.cursor.position < oldest for reader in self._patient
-        )
-        if cramped:
-            self._blocked = True
-        self.inbox.stall(cramped)
-        return cramped
-
-    def _stalled(self, route: Route) -> bool:
-        """Return whether a reader that publishers wait for has no room; if not, count the event as offered."""
-        for reader in route.waiting:
-            backlog = reader.policy.backlog or self.log.window // 2
-            if reader.open and reader.unread >= backlog:
-                self._blocked = True
-                self.inbox.stall(True)
-                return True
-        for reader in route.waiting:
-            reader.offered += 1
-        self.inbox.stall(False)
-        return False
+    def _room(self) -> int:
+        """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
+        readers = [reader for reader in self._patient if reader.open]
+        oldest, backlog = self.log.chunks[0].last, self.log.window // 2
+        room = min([SLICE, *((reader.policy.backlog or backlog) - reader.unread for reader in readers)])
+        if self.log.full and any(reader.cursor.behind and reader.cursor.position < oldest for reader in readers):
+            room = 0  # the window is full of what one of them has not read
+        self._blocked = room <= 0
+        self.inbox.stall(self._blocked)
+        return room
 
     def _note_goals(self) -> None:
         for route in self._touched.values():
+            for reader in route.waiting:
+                reader.offered += route.offered
+            route.offered = 0
             for reader in route.readers:
                 reader.cursor.goal = max(reader.cursor.goal, route.last)
                 reader.urgent = reader.urgent or route.cls.urgent
@@ -331,23 +347,11 @@ class Sequencer:
                 if chunk.first + index <= subscription.cursor.position or not issubclass(cls, subscription.types):
                     continue
                 route = self._route(cls)
-                if item.__class__ is tuple and route.build:
-                    chunk.items[index] = self._build(route, cast(Entry, item), chunk.first + index, offset)
+                if isinstance(item, tuple) and route.build:
+                    chunk.items[index] = self._build(route, item, chunk.first + index, offset)
 
 
 def _explain(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return repr(error)
     return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
-
-
-def sign(event: Event, source: Source, seq: int, when: int, offset: int) -> None:
-    """Fill in the envelope of an event that nobody has seen yet. `offset` leads from `when` to the wall clock, in ns."""
-    envelope = event.__dict__
-    envelope["seq"] = seq
-    envelope["time"] = datetime.fromtimestamp((when + offset) / 1e9, UTC)
-    if source.run or not envelope["run"]:
-        envelope["run"] = source.run
-        envelope["attempt"] = source.attempt
-        envelope["rank"] = source.rank
-        envelope["elapsed"] = (when - source.started) / 1e9

@@ -15,10 +15,10 @@ from typing import Any
 
 from ..schemas import Event, UnknownEvent, decode
 from .calls import async_call, sync_call
+from .entry import sign
 from .lanes import close_callback
 from .policy import is_async
 from .process import Job, Parcel
-from .sequencer import sign
 
 REPORT_SECONDS = 0.05
 """Longest time between two reports: each wakes a thread beside the training loop."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from asyncio import _get_running_loop
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -41,9 +40,10 @@ class Source:
         """Return the seconds since this source began."""
         return (_monotonic() - self.started) / 1e9
 
-    def ring(self) -> None:
-        """Wake the sequencer: something that it waits for may have changed."""
-        self._inbox.ring()
+    def relieve(self) -> None:
+        """Say that a subscription has moved on, in case publishers wait for it."""
+        if self._inbox.stalled:
+            self._inbox.ring()
 
     def publish(self, event: Event | type[Event], /, **fields: Any) -> None:
         """Publish an event: an instance, or a class and its raw fields.
@@ -63,8 +63,7 @@ class Source:
         if urgent or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:
-            # A loop must not be stopped for a subscription that may live on it.
-            inbox.give_way(may_block=_get_running_loop() is None)
+            inbox.give_way()
 
     def publish_when(self, pending: Pending, event: type[Event], /, **fields: Any) -> None:
         """Publish `event` now, in order, to be built once `pending` knows the rest of its fields."""
@@ -73,7 +72,7 @@ class Source:
         if event.urgent or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:
-            inbox.give_way(may_block=_get_running_loop() is None)
+            inbox.give_way()
 
     def stamp(self, event: E) -> E:
         """Return a copy of `event` that carries this source's run and the present time; `seq` stays 0."""

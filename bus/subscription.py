@@ -12,10 +12,11 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
-from .log import Cursor, Log, kind
+from .entry import kind
+from .log import Cursor, Log
 from .policy import Overflow, Policy
 from .source import Source
 
@@ -186,7 +187,7 @@ class Subscription:
     def take_items(self) -> list[tuple[int, Any]]:
         """Like `take`, with positions and with entries that nobody had built, and filtered already."""
         while items := self._take(self.cursor.take_any, lambda item: kind(item[1])):
-            admitted = [item for item in items if self.admits is None or self._admits(item[1])]
+            admitted = [item for item in items if self.admits is None or self._admits(cast(Event, item[1]))]
             if admitted:
                 return admitted
         return []
@@ -219,7 +220,7 @@ class Subscription:
                     yield event
                     if self.failed == failed:
                         self.delivered += 1
-                if waiters:
+                if waiters and event.seq >= waiters[0][0]:
                     self.settle(event.seq)
                 if not self.open:
                     return
@@ -257,7 +258,7 @@ class Subscription:
         for future in done:
             future.set_result(None)
         if self.policy.overflow is Overflow.WAIT:
-            self._source.ring()
+            self._source.relieve()
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
         """Note that the callback failed: log it once, count it, announce it, and maybe switch off."""
