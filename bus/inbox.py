@@ -32,14 +32,14 @@ class Inbox(deque[Entry | LateEntry | Command]):
         self.asleep = True
         self.limit = self.overlong = limit
         self.stalled = False
-        self.refused = 0
+        self.refused: int = 0
         self.owner: int | None = None
         self.bell = Bell()
         _live.append(weakref.ref(self, _live.remove))
 
     def command(self, command: Command) -> None:
         """Have the sequencer call `command` after everything published so far."""
-        deque.append(self, command)  # even into a closed inbox
+        super().append(command)  # even into a closed inbox
         self.ring()
 
     def ring(self) -> None:

@@ -202,7 +202,7 @@ class Sequencer:
     def _sequence(self) -> None:
         """Carry out the command at the head of the inbox, or move up to a slice of entries to the log."""
         head = self.inbox[0]
-        if not isinstance(head, tuple):
+        if callable(head):
             self.inbox.popleft()
             self._obey(head)
             return
@@ -219,7 +219,7 @@ class Sequencer:
         try:
             for _ in range(min(len(inbox), SLICE)):
                 entry = inbox[0]
-                if not isinstance(entry, tuple):
+                if callable(entry):
                     break
                 if len(entry) == 5:
                     resolved = self._resolve(entry)
