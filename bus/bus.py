@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import itertools
 import logging
 import os
@@ -12,7 +11,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,6 +33,7 @@ from .sequencer import Sequencer
 from .source import Source
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats, serving
+from .waiting import Waits, adrive, drive
 
 E = TypeVar("E", bound=Event)
 E1 = TypeVar("E1", bound=Event)
@@ -285,6 +285,11 @@ class Bus:
         raise NextTimeout(timeout or 0.0, names)
 
     @property
+    def position(self) -> int:
+        """Position of the newest numbered event; ``since=bus.position`` begins after it."""
+        return self._log.head
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that async callbacks run on; a thread with one is started on demand."""
         return self._portals.default().loop
@@ -299,14 +304,14 @@ class Bus:
             WouldDeadlock: called where the wait could only end after itself.
         """
         self._refuse_deadlock("drain", "await bus.adrain()")
-        _drive(self._draining(timeout))
+        drive(self._draining(timeout))
 
     async def adrain(self, timeout: float | None = None) -> None:
         """Like `drain`, without stopping the event loop."""
         self._refuse_own_callback("adrain")
-        await _adrive(self._draining(timeout))
+        await adrive(self._draining(timeout))
 
-    def _draining(self, timeout: float | None) -> Waits[None]:
+    def _draining(self, timeout: float | None) -> Waits:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._silent:
             return
@@ -352,7 +357,7 @@ class Bus:
         """
         if self._closed is None:
             self._refuse_deadlock("close", "await bus.aclose()")
-            _drive(self._closing(timeout))
+            drive(self._closing(timeout))
         return cast(CloseReport, self._closed)
 
     async def aclose(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
@@ -360,10 +365,10 @@ class Bus:
         if self._closed is None:
             self._refuse_own_callback("aclose")
             with anyio.CancelScope(shield=True):
-                await _adrive(self._closing(timeout))
+                await adrive(self._closing(timeout))
         return cast(CloseReport, self._closed)
 
-    def _closing(self, timeout: float) -> Waits[None]:
+    def _closing(self, timeout: float) -> Waits:
         deadline = time.monotonic() + timeout
         if self._silent:
             self._closed = CloseReport({}, ())
@@ -430,30 +435,6 @@ class Bus:
     def __repr__(self) -> str:
         state = "closed" if self._closed is not None else f"{self._log.head} events"
         return f"<Bus {state}, {len(self._sequencer.subscriptions)} subscriptions>"
-
-
-Waits = Generator["tuple[Iterable[Future[Any]], float | None]", None, R]
-"""A procedure that says what it waits for, and until when; driven from plain code or on a loop."""
-
-
-def _drive(waits: Waits[R]) -> R:
-    while True:
-        try:
-            futures, deadline = next(waits)
-        except StopIteration as end:
-            return cast(R, end.value)
-        concurrent.futures.wait(list(futures), None if deadline is None else max(deadline - time.monotonic(), 0))
-
-
-async def _adrive(waits: Waits[R]) -> R:
-    while True:
-        try:
-            futures, deadline = next(waits)
-        except StopIteration as end:
-            return cast(R, end.value)
-        wrapped = [asyncio.wrap_future(future) for future in futures if not future.done()]
-        if wrapped:
-            await asyncio.wait(wrapped, timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
 
 
 def _name(callback: object) -> str:

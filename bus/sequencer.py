@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from .entry import Entry, Item, LateEntry, kind, sign
 from .inbox import ClosedInbox, Inbox, retire
 from .log import FLAT_BYTES, Log, weigh
 from .policy import Overflow
+from .route import Route
 from .source import Source
 from .subscription import Subscription
 
@@ -38,33 +38,7 @@ CROWDED = 0.25
 """Share of the memory window that may pile up unread before its readers are woken early."""
 
 
-NUMBERS: tuple[object, ...] = (int, float, bool, int | None, float | None, dict[str, float])
 NOT_YET = datetime.fromtimestamp(0, UTC)
-
-
-class Route:
-    """What is done with the events of one class."""
-
-    __slots__ = ("build", "cls", "flat", "last", "offered", "readers", "validate", "waiting")
-
-    def __init__(self, cls: type[Event], readers: list[Subscription]) -> None:
-        self.cls = cls
-        self.readers = tuple(readers)
-        self.build = any(reader.lane != "process" or reader.admits is not None for reader in readers)
-        self.waiting = tuple(reader for reader in readers if reader.policy.overflow is Overflow.WAIT)
-        complete = cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False)
-        self.validate: Callable[[Any], Event] = (
-            cls.__pydantic_validator__.validate_python if complete else cls.model_validate
-        )
-        self.flat = _holds_numbers_only(cls)
-        self.last = 0
-        self.offered = 0
-
-
-def _holds_numbers_only(cls: type[Event]) -> bool:
-    """Return whether events of `cls` all weigh about the same, so that none need be weighed."""
-    own = {name: field for name, field in cls.model_fields.items() if name not in Event.model_fields}
-    return all(field.annotation in NUMBERS for field in own.values())
 
 
 class Sequencer:

@@ -12,26 +12,30 @@ from ...schemas import BatchEvent, Event, EventsMissed, RunEnd, RunStart, Subscr
 from . import drawing, wording
 from .views import VIEWS, View
 
-REFRESH_SECONDS = 0.08
-"""Events of a batch redraw no more often than this."""
-
 
 class LiveDisplay:
     """Draws each run with the view of its kind: a region that changes while the run lasts, and lines that stay.
 
-    `views` maps the kind of a run (``"train"``, ``"val"``, ``"predict"``, ``"export"``) to what makes its view.
+    `views` maps the kind of a run (``"train"``, ``"val"``, ``"predict"``, ``"export"``) to what makes its view. Events
+    of a batch draw no more often than every `refresh_seconds`.
     """
 
-    def __init__(self, views: Mapping[str, Callable[[], View]] = VIEWS, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        views: Mapping[str, Callable[[], View]] = VIEWS,
+        console: Console | None = None,
+        refresh_seconds: float = 0.08,
+    ) -> None:
         self._make_view = views
         self._console = console or Console()
+        self._refresh_seconds = refresh_seconds
         self._views: dict[str, View] = {}
         self._live: Live | None = None
         self._drawn = 0.0
 
     def show(self, event: Event) -> None:
         """Draw what `event` changes."""
-        for line in self._lines(event):
+        for line in self.lines(event):
             self._console.print(line)
         self._draw(at_once=not isinstance(event, BatchEvent))
 
@@ -41,8 +45,8 @@ class LiveDisplay:
             self._live.stop()
             self._live = None
 
-    def _lines(self, event: Event) -> Iterator[RenderableType]:
-        """Give the lines that `event` leaves behind, above what changes."""
+    def lines(self, event: Event) -> Iterator[RenderableType]:
+        """Give the lines that `event` leaves behind, above what changes. For subclasses to extend."""
         match event:
             case RunStart():
                 self._views[event.run] = self._make_view[event.kind]()
@@ -63,7 +67,7 @@ class LiveDisplay:
         now = time.monotonic()
         if not self._views:
             self.close()
-        elif at_once or now - self._drawn >= REFRESH_SECONDS:
+        elif at_once or now - self._drawn >= self._refresh_seconds:
             self._drawn = now
             self._region().update(Group(*(view.region() for view in self._views.values())), refresh=True)
 

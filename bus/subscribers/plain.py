@@ -34,7 +34,7 @@ class PlainDisplay:
     def show(self, event: Event) -> None:
         """Write what `event` says; most events say nothing here."""
         written = False
-        for line in self._lines(event):
+        for line in self.lines(event):
             print(line, file=self._stream)
             written = True
         if written:
@@ -43,7 +43,8 @@ class PlainDisplay:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _lines(self, event: Event) -> Iterator[str]:
+    def lines(self, event: Event) -> Iterator[str]:
+        """Give the lines that `event` says. For subclasses to extend."""
         match event:
             case RunStart():
                 if event.kind == "train":

@@ -57,8 +57,8 @@ class TrainView:
         self._header = ""
         self._lr = ""
         self._begin: TrainStart | None = None
-        self._epochs: RenderableType = Text()
-        self._batches: RenderableType = Text()
+        self._epochs: RenderableType = Group()
+        self._batches: RenderableType = Group()
 
     def update(self, event: Event) -> Lines:
         """Take in `event`."""
@@ -128,7 +128,7 @@ class ValView:
     """A bar; then the metrics."""
 
     def __init__(self) -> None:
-        self._bar: RenderableType = Text()
+        self._bar: RenderableType = Group()
 
     def update(self, event: Event) -> Lines:
         """Take in `event`."""
@@ -179,7 +179,7 @@ class PredictView:
 
     def __init__(self) -> None:
         self._inputs = 0
-        self._bar: RenderableType = Text()
+        self._bar: RenderableType = Group()
 
     def update(self, event: Event) -> Lines:
         """Take in `event`."""

@@ -1,0 +1,44 @@
+"""A route: what the sequencer does with the events of one class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..schemas import Event
+from .policy import Overflow
+from .subscription import Subscription
+
+NUMBERS: tuple[object, ...] = (int, float, bool, int | None, float | None, dict[str, float])
+"""Types of fields that weigh next to nothing."""
+
+
+class Route:
+    """The readers of one event class, and how to build its events. Made anew when a subscription comes or goes."""
+
+    __slots__ = ("build", "cls", "flat", "last", "offered", "readers", "validate", "waiting")
+
+    def __init__(self, cls: type[Event], readers: Sequence[Subscription]) -> None:
+        self.cls = cls
+        self.readers = tuple(readers)
+        self.waiting = tuple(reader for reader in readers if reader.policy.overflow is Overflow.WAIT)
+        """Those that publishers wait for."""
+        self.build = any(reader.lane != "process" or reader.admits is not None for reader in readers)
+        """Whether anybody in this process wants the payload."""
+        self.validate = _validator(cls)
+        self.flat = _holds_numbers_only(cls)
+        """Whether all events of the class weigh about the same, so that none need be weighed."""
+        self.last = 0
+        """Position of the newest event."""
+        self.offered = 0
+        """Events of the current slice."""
+
+
+def _validator(cls: type[Event]) -> Callable[[Any], Event]:
+    complete = cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False)
+    return cls.__pydantic_validator__.validate_python if complete else cls.model_validate
+
+
+def _holds_numbers_only(cls: type[Event]) -> bool:
+    own = {name: field for name, field in cls.model_fields.items() if name not in Event.model_fields}
+    return all(field.annotation in NUMBERS for field in own.values())
