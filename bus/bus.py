@@ -23,7 +23,7 @@ from typing_extensions import Unpack
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
 from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
-from .inbox import ClosedInbox, ForkedInbox, Inbox
+from .inbox import ClosedInbox, ForkedInbox, Inbox, retire, serving
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
 from .policy import Lane, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
@@ -32,7 +32,7 @@ from .process import Feeder, import_callback, pickle_callback
 from .sequencer import Sequencer
 from .source import Source
 from .stream import Stream
-from .subscription import Subscription, SubscriptionStats, serving
+from .subscription import Subscription, SubscriptionStats
 from .waiting import Waits, adrive, drive
 
 E = TypeVar("E", bound=Event)
@@ -334,8 +334,9 @@ class Bus:
 
     def _refuse_deadlock(self, what: str, instead: str) -> None:
         self._refuse_own_callback(what)
-        loop = self._portals.entered
-        if loop is not None and loop is asyncio._get_running_loop():
+        if threading.current_thread() is self._thread:
+            raise WouldDeadlock(f"{what}() inside a validator or a pending value would wait for the caller")
+        if self._portals.serves(asyncio._get_running_loop()):
             raise WouldDeadlock(f"{what}() would stop the event loop that it waits for; use {instead}")
 
     def _refuse_own_callback(self, what: str) -> None:
@@ -376,6 +377,11 @@ class Bus:
         sealed: Future[None] = Future()
         self._inbox.command(lambda: self._sequencer.seal(sealed))
         yield [sealed], deadline
+        if not sealed.done():
+            self._sequencer.hurry()
+            deadline = time.monotonic() + timeout / 10
+            yield [sealed], deadline
+            retire(self._inbox, ClosedInbox)
         try:
             yield from self._draining(max(deadline - time.monotonic(), 0))
         except DrainTimeout as error:
@@ -429,7 +435,8 @@ class Bus:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) is None and self._pid == os.getpid() and self._thread.is_alive():
             warnings.warn(f"{self!r} was not closed; use it as a context manager", ResourceWarning, stacklevel=2)
-            self._inbox.command(self._sequencer.stop)
+            self._sequencer.hurry()
+            self._inbox.command(self._sequencer.dissolve)
             self._portals.close()
 
     def __repr__(self) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
+import contextvars
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, InvalidStateError
 from typing import Any
 
 import anyio
-import anyio.to_thread
 
 from ..schemas import Event
 from .errors import CallbackTimeout
@@ -49,14 +51,33 @@ def _on_loop(callback: SyncCall, policy: Policy) -> AsyncCall:
         return callback(event)
 
     async def call_in_thread(event: Event) -> object:
-        return await anyio.to_thread.run_sync(
-            functools.partial(callback, event), abandon_on_cancel=True, limiter=limiter
-        )
+        error = await asyncio.wrap_future(_start(callback, event))
+        if error is not None:
+            raise error  # only now: a future refuses to hold a StopIteration
+        return None
 
-    if policy.lane is Lane.LOOP:
-        return call_here
-    limiter = anyio.CapacityLimiter(float("inf"))  # a limiter of its own: hung calls take no one else's place
-    return call_in_thread
+    return call_here if policy.lane is Lane.LOOP else call_in_thread
+
+
+def _start(callback: SyncCall, event: Event) -> Future[BaseException | None]:
+    """Call `callback` in a daemon thread of its own; the result is what it raised.
+
+    Not in anyio's or the loop's pool: their threads are joined at interpreter exit, and one that hangs keeps the
+    interpreter from ending.
+    """
+    future: Future[BaseException | None] = Future()
+
+    def run() -> None:
+        outcome: BaseException | None = None
+        try:
+            callback(event)
+        except BaseException as error:
+            outcome = error
+        with contextlib.suppress(InvalidStateError):  # given up
+            future.set_result(outcome)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="lineside-call", daemon=True).start()
+    return future
 
 
 def _limited(call: AsyncCall, seconds: float, name: str) -> AsyncCall:

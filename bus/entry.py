@@ -69,6 +69,11 @@ def kind(item: Item) -> type:
     return class_of(item[0]) if isinstance(item, tuple) else item.__class__
 
 
+def wire_name(cls: type[Event]) -> str:
+    """Return the value of ``type`` in the events of `cls`."""
+    return str(cls.model_fields["type"].default)
+
+
 def sign(event: Event, signer: Signer, seq: int, when: int, offset: int) -> None:
     """Fill in the envelope of an event that nobody has seen yet.
 

@@ -9,10 +9,17 @@ import time
 import warnings
 import weakref
 from collections import deque
-from typing import Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from .bell import Bell
 from .entry import Command, Entry, LateEntry
+
+if TYPE_CHECKING:
+    from .subscription import Subscription
+
+serving: ContextVar[Subscription | None] = ContextVar("serving", default=None)
+"""The subscription whose callback the current code runs in."""
 
 GIVE_WAY_SECONDS = 0.05
 """Longest wait of one publish while the sequencer, which waits for nobody, catches up with a flood."""
@@ -58,7 +65,8 @@ class Inbox(deque[Entry | LateEntry | Command]):
         """
         if self.owner == threading.get_ident():
             return
-        may_block = not _on_a_loop()  # a loop must not be stopped for a subscription that may live on it
+        # A loop must not be stopped for a subscription that may live on it, nor a callback for itself.
+        may_block = serving.get() is None and not _on_a_loop()
         deadline = time.monotonic() + GIVE_WAY_SECONDS
         while len(self) > self.limit:
             if not (self.stalled and may_block) and (self.stalled or time.monotonic() > deadline):

@@ -12,8 +12,9 @@ from typing import Protocol
 from ..schemas import Event
 from .bell import Bell
 from .calls import AsyncCall, SyncCall
+from .inbox import serving
 from .portal import Portal
-from .subscription import Subscription, serving
+from .subscription import Subscription
 
 logger = logging.getLogger("lineside.bus")
 
@@ -36,7 +37,7 @@ class LoopLane:
     def wake(self) -> None:
         """Start or continue on the loop; the bus flushes its portals afterwards."""
         if self._bound is None:
-            if not self._subscription.open:
+            if not self._subscription.open and not hasattr(self._callback, "close"):
                 _done(self.finished)
                 return
             self._bound = self._portal()
@@ -51,15 +52,19 @@ class LoopLane:
 
     def _lost(self) -> None:
         self._subscription.die("the event loop that it ran on was closed")
-        _done(self.finished)
+        self._close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        close_callback(self._callback)
-        _done(self.finished)
+        self._close()
         if task.cancelled():
             self._subscription.die("its task was cancelled")
         elif error := task.exception():
             self._subscription.die(f"its lane broke: {error!r}")
+
+    def _close(self) -> None:
+        if not self.finished.done():
+            close_callback(self._callback)
+            _done(self.finished)
 
     def abandon(self) -> None:
         """Cancel the task: the deadline of a close has passed."""
@@ -126,9 +131,6 @@ class ThreadLane:
         self._bell.ring()
 
     def _start(self) -> None:
-        if not self._subscription.open:
-            _done(self.finished)
-            return
         self._thread = threading.Thread(target=self._serve, name=f"lineside-{self._subscription.name}", daemon=True)
         self._thread.start()
 

@@ -145,13 +145,13 @@ class Cursor:
 
     def take(self, limit: int) -> list[Any]:
         """Return the next wanted items, about `limit` at most; none means that the head was reached."""
-        wanted = self.wanted
         while True:
             with self._lock:
                 items = self.log.read(self.position, limit)
                 self.position += len(items)
             if not items:
                 return items
+            wanted = self.wanted  # after the items: a class is wanted before its first event is appended
             found = [item for item in items if item.__class__ in wanted]
             if found:
                 return found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from ..schemas import Event
 from .errors import CallbackRefused, PolicyRefused
@@ -50,7 +50,7 @@ class Policy(BaseModel, frozen=True):
     every: int = Field(default=1, ge=1, description="Only every n-th event.")
     once: bool = Field(default=False, description="Only the first event.")
     run: str | None = Field(default=None, description="Only events of this run.")
-    since: Literal["now", "start"] | int = Field(
+    since: Literal["now", "start"] | NonNegativeInt = Field(
         "now", description="Where to begin: now, at the oldest event in memory, or after a position."
     )
     overflow: Overflow = Field(default=Overflow.DROP, description="What happens when it falls behind.")

@@ -24,7 +24,10 @@ class Portal:
 
     def post(self, call: Call, lost: Call) -> None:
         """Have `call` called on the loop at the next `flush`, or `lost` here if the loop is closed."""
-        self._calls.append((call, lost))
+        if self.loop.is_closed():  # then nobody flushes it any more
+            lost()
+        else:
+            self._calls.append((call, lost))
 
     def flush(self) -> None:
         """Wake the loop, if anything was posted."""
@@ -98,14 +101,21 @@ class Portals:
     def of(self, loop: asyncio.AbstractEventLoop) -> Portal:
         """Return the portal of `loop`."""
         with self._lock:
-            for other in [other for other in self._portals if other.is_closed()]:
-                del self._portals[other]
             return self._portals.setdefault(loop, Portal(loop))
 
+    def serves(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Return whether async callbacks run on `loop`."""
+        own = self._thread.loop if self._thread is not None else None
+        return loop is not None and loop in (self.entered, own)
+
     def flush(self) -> None:
-        """Wake every loop that has something to do."""
-        for portal in tuple(self._portals.values()):
+        """Wake every loop that has something to do, and forget those that are closed."""
+        for loop, portal in tuple(self._portals.items()):
             portal.flush()
+            if loop.is_closed():
+                portal.flush()  # it may have been closed with calls under way
+                with self._lock:
+                    self._portals.pop(loop, None)
 
     def close(self, timeout: float = 1.0) -> None:
         """Stop the loop that was started here."""

@@ -7,6 +7,7 @@ Raw entries are sent as they are: the other process builds and validates the pay
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -19,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from ..schemas import ErrorInfo, Event, encode
-from .entry import Entry, Item, Signature, kind, sign
+from .entry import Entry, Item, Signature, kind, sign, wire_name
 from .errors import CallbackRefused, CallbackTimeout, SidecarDied
 from .policy import Policy
 from .subscription import RemoteFailure, Subscription
@@ -131,6 +132,9 @@ class Sidecar:
 
     def close(self, timeout: float = EXIT_SECONDS) -> str:
         """Let it finish what it has, then end it; return how it ended."""
+        # Closing is not enough: a forked worker of the trainer may hold a copy of the pipe.
+        with contextlib.suppress(OSError):
+            self.send(None)
         self._out.close()
         try:
             status = self._process.wait(timeout)
@@ -252,7 +256,7 @@ def pack(seq: int, item: Event | Entry) -> Parcel | bytes:
     signature = Signature(source.run, source.attempt, source.rank, source.started)
     if isinstance(what, Event):
         fields = dict(what.__dict__)
-    return Parcel(cls.__module__, cls.__qualname__, what.type, seq, fields, signature, when)
+    return Parcel(cls.__module__, cls.__qualname__, wire_name(cls), seq, fields, signature, when)
 
 
 def _build(seq: int, entry: Entry) -> Event:

@@ -59,6 +59,7 @@ class Sequencer:
         self._patient: tuple[Subscription, ...] = ()
         self._period = latency
         self._blocked = False
+        self._hurried = False
         self._running = True
         self._rang = False
 
@@ -109,6 +110,18 @@ class Sequencer:
         ]
         future.set_result([wait for wait in waits if wait is not None])
 
+    def hurry(self) -> None:
+        """Wait no more for late fields and for readers that publishers wait for: the deadline of a close has passed."""
+        self._hurried = True
+        self.inbox.ring()
+
+    def dissolve(self) -> None:
+        """End everything and wait for nothing: the bus was left open and is gone."""
+        self.seal(Future())
+        for subscription in self.subscriptions:
+            subscription.end()
+        self.inbox.command(self.stop)
+
     def stop(self) -> None:
         """End the thread."""
         self._running = False
@@ -126,26 +139,24 @@ class Sequencer:
             self._rang = self._sleep(timeout)
 
     def _sleep(self, timeout: float | None) -> bool:
-        if timeout is not None and timeout > 0:
-            return self.inbox.bell.wait(timeout)
-        if timeout is None:
-            self.inbox.asleep = True
-            try:
-                if not self.inbox:
-                    return self.inbox.bell.wait(None)
-            finally:
-                self.inbox.asleep = False
-        return False
+        if timeout is not None and timeout <= 0:
+            return False
+        until_rung = timeout is None or (self._period == 0 and not self._blocked)
+        self.inbox.asleep = until_rung
+        try:
+            return not (until_rung and self.inbox) and self.inbox.bell.wait(timeout)
+        finally:
+            self.inbox.asleep = False
 
     def _pause(self, idle: bool) -> float | None:
         """Return how long to sleep, in seconds; None until something is published."""
         if not self._running:
             return 0
         if self._blocked:
-            return PENDING_SECONDS if self._rang or self._hungry else self.latency
+            return PENDING_SECONDS if self._rang or self._hungry else max(self.latency, PENDING_SECONDS)
         if self._hungry:
-            due = min(reader.due for reader in self._hungry) - time.monotonic()
-            return min(max(due, SHORTEST_SECONDS), self._period or self.latency)
+            due = max(min(reader.due for reader in self._hungry) - time.monotonic(), SHORTEST_SECONDS)
+            return min(due, self._period) if self._period else due
         return None if idle or self._period == 0 else self._period
 
     def _step(self) -> bool:
@@ -161,13 +172,13 @@ class Sequencer:
         return worked
 
     def _work(self) -> None:
-        before = len(self.inbox)
+        head = self.inbox[0]
         try:
             self._sequence()
         except Exception:  # a fault of ours: better to lose one event than all that follow
-            logger.exception("the bus could not sequence %r", self.inbox[0])
-            self.invalid += 1
-            if len(self.inbox) >= before:
+            logger.exception("the bus could not sequence %r", head)
+            if self.inbox and self.inbox[0] is head:
+                self.invalid += 1
                 self.inbox.popleft()
         self._note_goals()
         self._make_room()
@@ -209,10 +220,11 @@ class Sequencer:
                     if room == 0:
                         break
                     room -= 1
-                    route.offered += 1
                 inbox.popleft()
                 seq += 1
-                items.append(self._build(route, entry, seq, offset) if route.build else entry)
+                item = self._build(route, entry, seq, offset) if route.build else entry
+                items.append(item)
+                route.offered += item is not None
                 weight += FLAT_BYTES if route.flat else FLAT_BYTES + weigh(fields or what.__dict__)
                 route.last = seq
                 touched[cls] = route
@@ -230,6 +242,8 @@ class Sequencer:
         what, fields, source, when, pending = entry
         try:
             if not pending.ready():
+                if self._hurried:
+                    raise TimeoutError("they had not come when the bus was closed")
                 self._blocked = True
                 return None
             fields = {**fields, **pending.result()}
@@ -272,7 +286,7 @@ class Sequencer:
 
     def _room(self) -> int:
         """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
-        readers = [reader for reader in self._patient if reader.open]
+        readers = [reader for reader in self._patient if reader.open and not self._hurried]
         oldest, backlog = self.log.chunks[0].last, self.log.window // 2
         room = min([SLICE, *((reader.policy.backlog or backlog) - reader.unread for reader in readers)])
         if self.log.full and any(reader.cursor.behind and reader.cursor.position < oldest for reader in readers):

@@ -38,8 +38,8 @@ def main(fd_in: int, fd_out: int) -> None:
         return
     _send(out, ("ready", None))
     try:
-        while True:
-            careful, parcels = pickle.loads(inn.recv_bytes())
+        while batch := pickle.loads(inn.recv_bytes()):
+            careful, parcels = batch
             _serve(call, parcels, out, 0.0 if careful else REPORT_SECONDS)
     except (EOFError, BrokenPipeError):
         pass  # the bus closed, or its process died: everything handed over is done

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..schemas import Event, NotAnEvent
 from .errors import RunIdRefused
-from .inbox import Inbox
+from .inbox import ForkedInbox, Inbox
 from .pending import Pending
 
 E = TypeVar("E", bound=Event)
@@ -39,6 +39,11 @@ class Source:
     def elapsed(self) -> float:
         """Return the seconds since this source began."""
         return (_monotonic() - self.started) / 1e9
+
+    @property
+    def forked(self) -> bool:
+        """Whether its bus was inherited by a forked child."""
+        return isinstance(self._inbox, ForkedInbox)
 
     def relieve(self) -> None:
         """Say that a subscription has moved on, in case publishers wait for it."""

@@ -9,13 +9,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
-from .entry import kind
+from .entry import kind, wire_name
 from .log import Cursor, Log
 from .policy import Overflow, Policy
 from .source import Source
@@ -26,9 +25,6 @@ logger = logging.getLogger("lineside.bus")
 
 BATCH = 128
 """Most events taken at once; between batches other callbacks of the same loop get their turn."""
-
-serving: ContextVar[Subscription | None] = ContextVar("serving", default=None)
-"""The subscription whose callback the current code runs in."""
 
 State = Literal["active", "switched off", "cancelled", "ended"]
 
@@ -280,7 +276,7 @@ class Subscription:
             self._source.publish(
                 SubscriberFailed,
                 subscription=self.name,
-                event=event.__name__,
+                event=wire_name(event),
                 event_seq=seq,
                 error=_describe(error),
                 failures=failures,
@@ -296,6 +292,9 @@ class Subscription:
             self._finish("switched off")
 
     def _finish(self, state: State) -> None:
+        if self._source.forked:  # the lock may have been inherited in any state
+            self.open = False
+            return
         with self._lock:
             if not self.open:
                 return
@@ -313,9 +312,16 @@ def _describe(error: BaseException) -> ErrorInfo:
         return error.info
     return ErrorInfo(
         type=type(error).__qualname__,
-        message=str(error),
+        message=_message(error),
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as worse:  # an exception of the user's may not even be printable
+        return f"<unprintable: {type(worse).__qualname__}>"
 
 
 def _admission(subscription: Subscription) -> Callable[[Event], bool] | None:
