@@ -92,10 +92,11 @@ def _limited(call: AsyncCall, seconds: float, name: str) -> AsyncCall:
 
 
 def _retrying(policy: Policy) -> dict[str, Any]:
-    from tenacity import stop_after_attempt, wait_exponential_jitter
+    from tenacity import stop_after_attempt, wait_exponential, wait_random
 
     return {
         "stop": stop_after_attempt(policy.retries + 1),
-        "wait": wait_exponential_jitter(initial=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
+        "wait": wait_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS)
+        + wait_random(0, FIRST_PAUSE_SECONDS),
         "reraise": True,
     }

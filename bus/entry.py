@@ -5,6 +5,7 @@ They are plain tuples because one is made for every publish: a class would doubl
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -74,15 +75,33 @@ def wire_name(cls: type[Event]) -> str:
     return str(cls.model_fields["type"].default)
 
 
-def sign(event: Event, signer: Signer, seq: int, when: int, offset: int) -> None:
-    """Fill in the envelope of an event that nobody has seen yet.
+class WallClock:
+    """Tells the UTC wall clock of moments on the monotonic clock, to the millisecond.
 
-    `when` is the time of publishing on the monotonic clock, `offset` leads from there to the wall
-    clock; both in nanoseconds.
+    Events of the same millisecond share one object: making one costs half as much as validating a payload.
     """
+
+    __slots__ = ("_label", "_millisecond", "_offset")
+
+    def __init__(self) -> None:
+        self._offset = time.time_ns() - time.monotonic_ns()
+        self._millisecond = -1
+        self._label = datetime.fromtimestamp(0, UTC)
+
+    def at(self, when: int) -> datetime:
+        """Return the time at `when` (monotonic, ns)."""
+        millisecond = (when + self._offset) // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._label = datetime.fromtimestamp(millisecond / 1000, UTC)
+        return self._label
+
+
+def sign(event: Event, signer: Signer, seq: int, when: int, clock: WallClock) -> None:
+    """Fill in the envelope of an event that nobody has seen yet and that was published at `when` (monotonic, ns)."""
     envelope: dict[str, Any] = event.__dict__  # pyright: ignore[reportAssignmentType]
     envelope["seq"] = seq
-    envelope["time"] = datetime.fromtimestamp((when + offset) / 1e9, UTC)
+    envelope["time"] = clock.at(when)
     if signer.run or not envelope["run"]:
         envelope["run"] = signer.run
         envelope["attempt"] = signer.attempt

@@ -68,7 +68,7 @@ class Inbox(deque[Entry | LateEntry | Command]):
         # A loop must not be stopped for a subscription that may live on it, nor a callback for itself.
         may_block = serving.get() is None and not _on_a_loop()
         deadline = time.monotonic() + GIVE_WAY_SECONDS
-        while len(self) > self.limit:
+        while len(self) > self.limit // 2:  # half: or it would wait again at the next publish
             if not (self.stalled and may_block) and (self.stalled or time.monotonic() > deadline):
                 return
             self.ring()

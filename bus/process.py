@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from ..schemas import ErrorInfo, Event, encode
-from .entry import Entry, Item, Signature, kind, sign, wire_name
+from .entry import Entry, Item, Signature, WallClock, kind, sign, wire_name
 from .errors import CallbackRefused, CallbackTimeout, SidecarDied
 from .policy import Policy
 from .subscription import RemoteFailure, Subscription
@@ -262,7 +262,7 @@ def pack(seq: int, item: Event | Entry) -> Parcel | bytes:
 def _build(seq: int, entry: Entry) -> Event:
     what, fields, source, when = entry
     event = what.model_validate(fields) if isinstance(what, type) else what.model_copy()
-    sign(event, source, seq, when, time.time_ns() - time.monotonic_ns())
+    sign(event, source, seq, when, WallClock())
     return event
 
 

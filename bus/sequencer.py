@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from ..schemas import Event, EventsMissed
-from .entry import Entry, Item, LateEntry, kind, sign
+from .entry import Entry, Item, LateEntry, WallClock, kind, sign
 from .inbox import ClosedInbox, Inbox, retire
 from .log import FLAT_BYTES, Log, weigh
 from .policy import Overflow
@@ -200,7 +200,7 @@ class Sequencer:
         inbox, routes, touched = self.inbox, self._routes, self._touched
         items: list[Item] = []
         weight, seq = 0, self.log.head
-        offset = time.time_ns() - time.monotonic_ns()
+        clock = WallClock()
         try:
             for _ in range(min(len(inbox), SLICE)):
                 entry = inbox[0]
@@ -222,14 +222,16 @@ class Sequencer:
                     room -= 1
                 inbox.popleft()
                 seq += 1
-                item = self._build(route, entry, seq, offset) if route.build else entry
+                item = self._build(route, entry, seq, clock) if route.build else entry
                 items.append(item)
-                route.offered += item is not None
-                weight += FLAT_BYTES if route.flat else FLAT_BYTES + weigh(fields or what.__dict__)
+                if route.waiting and item is not None:
+                    route.offered += 1
+                if not route.flat:
+                    weight += weigh(fields or what.__dict__)
                 route.last = seq
                 touched[cls] = route
         finally:
-            self.log.extend(items, weight)
+            self.log.extend(items, weight + FLAT_BYTES * len(items))
 
     def _obey(self, command: Callable[[], None]) -> None:
         try:
@@ -247,7 +249,7 @@ class Sequencer:
                 self._blocked = True
                 return None
             fields = {**fields, **pending.result()}
-        except Exception as error:
+        except BaseException as error:  # the user's code too
             logger.error("the late fields of %s are lost: %r", what, error)
             fields = {**fields, "late fields": repr(error)}
         # In place, so that `result` is called once even if the entry has to wait for room.
@@ -260,7 +262,7 @@ class Sequencer:
             reader.cursor.wanted |= {cls}
         return Route(cls, readers)
 
-    def _build(self, route: Route, entry: Entry, seq: int, offset: int) -> Item:
+    def _build(self, route: Route, entry: Entry, seq: int, clock: WallClock) -> Item:
         """Return the event of `entry`, numbered and signed; None if its fields do not fit."""
         what, fields, source, when = entry
         try:
@@ -269,13 +271,13 @@ class Sequencer:
                 event: Event = route.validate(fields)
             else:
                 event = what.model_copy()
-        except Exception as error:  # a validator is the user's code
+        except BaseException as error:  # a validator is the user's code
             self._refuse(route.cls, seq, error)
             return None
-        sign(event, source, seq, when, offset)
+        sign(event, source, seq, when, clock)
         return event
 
-    def _refuse(self, cls: type[Event], seq: int, error: Exception) -> None:
+    def _refuse(self, cls: type[Event], seq: int, error: BaseException) -> None:
         self.invalid += 1
         detail = _explain(error)
         logger.error("a published %s is not delivered, because its fields do not fit: %s", cls.__name__, detail)
@@ -287,12 +289,16 @@ class Sequencer:
     def _room(self) -> int:
         """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
         readers = [reader for reader in self._patient if reader.open and not self._hurried]
-        oldest, backlog = self.log.chunks[0].last, self.log.window // 2
-        room = min([SLICE, *((reader.policy.backlog or backlog) - reader.unread for reader in readers)])
+        oldest, stalled = self.log.chunks[0].last, self.inbox.stalled
+        room = min([SLICE, *(reader.backlog - reader.unread for reader in readers)])
         if self.log.full and any(reader.cursor.behind and reader.cursor.position < oldest for reader in readers):
             room = 0  # the window is full of what one of them has not read
+        if stalled and any(reader.crowded for reader in readers):
+            room = 0  # or each event that is read would let one in, at the price of three wake-ups
         self._blocked = room <= 0
         self.inbox.stall(self._blocked)
+        for reader in readers if self._blocked else ():
+            reader.urgent = True  # somebody waits for it now
         return room
 
     def _note_goals(self) -> None:
@@ -328,7 +334,7 @@ class Sequencer:
 
     def _build_history(self, subscription: Subscription) -> None:
         """Build what nobody had asked for until now, for a reader that begins in the past."""
-        offset = time.time_ns() - time.monotonic_ns()
+        clock = WallClock()
         for chunk in self.log.chunks:
             for index, item in enumerate(chunk.items):
                 cls = kind(item)
@@ -336,10 +342,10 @@ class Sequencer:
                     continue
                 route = self._route(cls)
                 if isinstance(item, tuple) and route.build:
-                    chunk.items[index] = self._build(route, item, chunk.first + index, offset)
+                    chunk.items[index] = self._build(route, item, chunk.first + index, clock)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: BaseException) -> str:
     if not isinstance(error, ValidationError):
         return repr(error)
     return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..schemas import Event, UnknownEvent, decode
 from .calls import async_call, sync_call
-from .entry import sign
+from .entry import WallClock, sign
 from .lanes import close_callback
 from .policy import is_async
 from .process import Job, Parcel
@@ -49,11 +49,11 @@ def main(fd_in: int, fd_out: int) -> None:
 
 def _serve(call: Callable[[Event], object], parcels: list[Parcel | bytes], out: Connection, pause: float) -> None:
     """Call back with each event, and report how far it got every `pause` seconds."""
-    offset = time.time_ns() - time.monotonic_ns()
+    clock = WallClock()
     done, reported = 0, time.monotonic()
     for parcel in parcels:
         try:
-            call(unpack(parcel, offset))
+            call(unpack(parcel, clock))
             done += 1
             failure = None
         except BaseException as error:
@@ -67,13 +67,13 @@ def _serve(call: Callable[[Event], object], parcels: list[Parcel | bytes], out: 
         _send(out, ("done", done))
 
 
-def unpack(parcel: Parcel | bytes, offset: int) -> Event:
-    """Return the event in `parcel`. `offset` leads from the monotonic to the wall clock, in ns."""
+def unpack(parcel: Parcel | bytes, clock: WallClock) -> Event:
+    """Return the event in `parcel`."""
     if isinstance(parcel, bytes):
         return decode(parcel)
     event = _class_of(parcel).model_validate(parcel.fields)
     if parcel.signature is not None:
-        sign(event, parcel.signature, parcel.seq, parcel.when, offset)
+        sign(event, parcel.signature, parcel.seq, parcel.when, clock)
     return event
 
 

@@ -100,7 +100,7 @@ class Stream(Generic[E_co]):
             if not self._events:
                 return None
             event = self._events.popleft()
-            wanted = isinstance(event, self._types) and (subscription.admits is None or subscription.admits(event))
+            wanted = self._wants(event)
             subscription.delivered += wanted
             if not self._events:
                 subscription.settle(event.seq)
@@ -109,6 +109,17 @@ class Stream(Generic[E_co]):
             if wanted:
                 return event
         return None
+
+    def _wants(self, event: Event) -> bool:
+        subscription = self._subscription
+        if not isinstance(event, self._types):  # the end of a run, read only to know of it
+            subscription.filtered += 1
+            return False
+        try:
+            return subscription.admits is None or subscription.admits(event)
+        except BaseException:  # the predicate's error goes to the reader, who wrote it
+            subscription.failed += 1
+            raise
 
     def _at_end(self) -> bool:
         subscription, log = self._subscription, self._subscription.cursor.log

@@ -99,6 +99,8 @@ class Subscription:
         self.due = 0.0
         """When it may be woken for events of a batch."""
         self.urgent = False
+        self.backlog = policy.backlog or log.window // 2
+        """With ``overflow="wait"``: unread events at which publishers wait, until half of them are read."""
         self.waiters: list[tuple[int, Future[None]]] = []
         """Who waits until `handled` reaches a position. Shared with the sequencer, under the lock."""
         self.admits = _admission(self)
@@ -160,6 +162,11 @@ class Subscription:
     def unread(self) -> int:
         """With ``overflow="wait"``: matching events that were not dealt with."""
         return self.offered - self.delivered - self.failed - self.filtered - self.missed
+
+    @property
+    def crowded(self) -> bool:
+        """With ``overflow="wait"``: whether it is too far behind for publishers to go on after they had to stop."""
+        return self.unread > self.backlog // 2
 
     def when_handled(self, position: int) -> Future[None] | None:
         """Return a future that is done once everything up to `position` was dealt with; None if it was."""
@@ -253,7 +260,7 @@ class Subscription:
             self.waiters[:] = [waiter for waiter in self.waiters if waiter[0] > self.handled]
         for future in done:
             future.set_result(None)
-        if self.policy.overflow is Overflow.WAIT:
+        if self.policy.overflow is Overflow.WAIT and not self.crowded:
             self._source.relieve()
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:

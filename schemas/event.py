@@ -68,7 +68,7 @@ class Event(BaseModel):
     )
     time: AwareDatetime = Field(
         default_factory=lambda: datetime.now(UTC),
-        description="UTC wall clock when it was published: a label; order is by `seq`.",
+        description="UTC wall clock when it was published, to the millisecond: a label; order is by `seq`.",
     )
     elapsed: Annotated[Seconds, Field(description="Seconds since the run began, on a monotonic clock.")] = 0.0
 

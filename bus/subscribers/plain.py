@@ -73,8 +73,7 @@ def _epoch(event: FitEpochEnd) -> str:
     return _line(
         "final" if event.final else "epoch",
         f"{event.epoch + 1}/{event.epochs or '?'}",
-        "" if event.final else text.scalars(event.losses),
-        text.scalars(event.metrics),
+        text.scalars(wording.numbers(event)),
         text.duration(event.duration),
         "best" if wording.is_best(event) else "",
     )

@@ -97,11 +97,11 @@ class TrainView:
     def _row(self, event: FitEpochEnd) -> Lines:
         if event.final:
             yield labelled(
-                "final", f"{text.scalars(event.metrics)}  (best weights, of epoch {event.epoch + 1})", "green"
+                "final", f"{text.scalars(wording.numbers(event))}  (best weights, of epoch {event.epoch + 1})", "green"
             )
             return
         cells = {"epoch": f"{event.epoch + 1}/{event.epochs or '?'}"}
-        cells |= {name: text.number(value) for name, value in {**event.losses, **event.metrics}.items()}
+        cells |= {name: text.number(value) for name, value in wording.numbers(event).items()}
         cells |= {"lr": self._lr, "time": text.duration(event.duration)}
         header = _cells({name: name for name in cells}, cells)
         if header != self._header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...schemas import (
+    ErrorInfo,
     EventsMissed,
     ExportEnd,
     FitEpochEnd,
@@ -26,6 +27,12 @@ def preparation(event: PretrainRoutineEnd) -> str:
     if event.resumed_from is not None:
         parts.append(f"resumed from {event.resumed_from}")
     return ", ".join(parts)
+
+
+def numbers(event: FitEpochEnd) -> dict[str, float]:
+    """Return the training losses and what validation computed, by name; a name of both is marked for the latter."""
+    validated = {f"val {name}" if name in event.losses else name: value for name, value in event.metrics.items()}
+    return {**({} if event.final else event.losses), **validated}
 
 
 def is_best(event: FitEpochEnd) -> bool:
@@ -59,14 +66,18 @@ def predicted(event: PredictEnd) -> str:
 
 def ending(event: RunEnd) -> str:
     """Say how a run ended."""
-    why = f"{event.error.type}: {event.error.message}" if event.error else event.reason
+    why = _error(event.error) if event.error else event.reason
     return f"{event.outcome} in {text.duration(event.duration)}" + (f": {why}" if why else "")
 
 
 def subscriber_failed(event: SubscriberFailed) -> str:
     """Say which subscriber failed, and on what."""
     off = "; it is switched off" if event.switched_off else ""
-    return f"{event.subscription} failed on {event.event}: {event.error.type}: {event.error.message}{off}"
+    return f"{event.subscription} failed on {event.event}: {_error(event.error)}{off}"
+
+
+def _error(error: ErrorInfo) -> str:
+    return f"{error.type.rpartition('.')[2]}: {error.message}"
 
 
 def events_missed(event: EventsMissed) -> str:
