@@ -362,11 +362,16 @@ class Bus:
         return cast(CloseReport, self._closed)
 
     async def aclose(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
-        """Like `close`, without stopping the event loop."""
+        """Like `close`, without stopping the event loop. Cancelled, it closes without waiting for callbacks."""
         if self._closed is None:
             self._refuse_own_callback("aclose")
-            with anyio.CancelScope(shield=True):
-                await adrive(self._closing(timeout))
+            closing = self._closing(timeout)
+            try:
+                with anyio.CancelScope(shield=True):
+                    await adrive(closing)
+            finally:
+                for _ in closing:
+                    pass  # a plain task's cancellation is stopped by no shield: end everything all the same
         return cast(CloseReport, self._closed)
 
     def _closing(self, timeout: float) -> Waits:

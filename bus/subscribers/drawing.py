@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import ceil
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ...schemas import RunEnd, RunStart
+from ...schemas import RunEnd
 from . import wording
 
 DIM = "bright_black"
@@ -20,10 +20,10 @@ TRACK = 26
 """Width of a bar."""
 
 
-def heading(event: RunStart) -> Rule:
-    """Return the line that a run begins with."""
-    title = Text.assemble((event.kind, "bold cyan"), (f"  {event.model} on {event.device}, run {event.run} ", DIM))
-    return Rule(title, align="left", style=DIM)
+def heading(title: str, about: str = "") -> RenderableType:
+    """Return the line that something begins with, with space before it."""
+    line = Text.assemble((title, "bold cyan"), (f"  {about}".rstrip() + " ", DIM))
+    return Group("", Rule(line, align="left", style=DIM))
 
 
 def ending(event: RunEnd) -> Text:

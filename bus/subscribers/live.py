@@ -50,7 +50,7 @@ class LiveDisplay:
         match event:
             case RunStart():
                 self._views[event.run] = self._make_view[event.kind]()
-                yield drawing.heading(event)
+                yield drawing.heading(event.kind, wording.beginning(event))
             case RunEnd():
                 self._views.pop(event.run, None)
                 yield drawing.ending(event)

@@ -49,7 +49,7 @@ class PlainDisplay:
             case RunStart():
                 if event.kind == "train":
                     self._training.add(event.run)
-                yield _line(event.kind, f"{event.model} on {event.device}, run {event.run}")
+                yield _line(event.kind, wording.beginning(event))
             case PretrainRoutineEnd():
                 yield _line("", wording.preparation(event))
             case FitEpochEnd():

@@ -11,10 +11,16 @@ from ...schemas import (
     PredictEnd,
     PretrainRoutineEnd,
     RunEnd,
+    RunStart,
     SubscriberFailed,
     ValEnd,
 )
 from . import text
+
+
+def beginning(event: RunStart) -> str:
+    """Say what runs where."""
+    return f"{event.model} on {event.device}, run {event.run}"
 
 
 def preparation(event: PretrainRoutineEnd) -> str:

@@ -21,16 +21,21 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    """Take the options that belong to no command."""
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from lineside import __version__
 
         typer.echo(f"lineside {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
 
 
 app.command()(demo.demo)

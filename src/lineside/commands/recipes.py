@@ -27,9 +27,6 @@ class RecipeNotFound(RecipeError, FileNotFoundError):
         what = "is a folder" if path.is_dir() else "does not exist"
         super().__init__(f"{path} {what}; expected a Python file that builds a lineside.Recipe")
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class RecipeUnreadable(RecipeError, ValueError):
     """The file is not Python, or raises when it is run."""
@@ -45,10 +42,10 @@ class RecipeAmbiguous(RecipeError, LookupError):
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         if names:
-            problem = f"{path} builds {len(names)} recipes ({', '.join(names)}); expected one: put each into a file of its own"
+            problem = f"builds {len(names)} recipes ({', '.join(names)}); expected one: put each into a file of its own"
         else:
-            problem = f"{path} builds no recipe; expected one at its top, e.g. `recipe = Recipe(model=..., train_data=...)`"
-        super().__init__(problem)
+            problem = "builds no recipe; expected one at its top, e.g. `recipe = Recipe(model=..., train_data=...)`"
+        super().__init__(f"{path} {problem}")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -83,6 +80,7 @@ def _run(path: Path, shown: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise RecipeUnreadable(shown, error) from error
     return module
 

@@ -1,0 +1,158 @@
+"""Training in several processes, started by ``torchrun``: one process a device, one `Group` a run.
+
+A process that runs alone has a `Group` too, whose answers are its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .inference import resolve_device
+
+T = TypeVar("T")
+
+_collective = cast("Any", dist)
+"""The collective functions, which torch leaves untyped."""
+
+
+class Group:
+    """The processes of a run: only this one."""
+
+    rank = 0
+    size = 1
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return `model` as it is to be called in training."""
+        del device
+        return model
+
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Enter it around a backward pass whose gradients are not complete: they are not exchanged yet."""
+        del model
+        return nullcontext()
+
+    def agree(self, wish: int) -> int:
+        """Return the largest wish of all processes: the same in all of them, at the same step."""
+        return wish
+
+    def agree_now(self, wish: int) -> int:
+        """Like `agree`, and wait for the others: for the ends of epochs."""
+        return wish
+
+    def share(self, value: T) -> T:
+        """Return the `value` of the first process."""
+        return value
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        return [value]
+
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes."""
+        return list(values)
+
+    def close(self) -> None:
+        """Leave the group."""
+
+
+class ProcessGroup(Group):
+    """The processes that ``torchrun`` started. Gradients go by NCCL on CUDA and by gloo elsewhere.
+
+    What steers the run goes by a gloo group of its own, on the CPU, so that it never makes a device wait.
+
+    Args:
+        device: The device of this process.
+        timeout: How long to wait for the others.
+    """
+
+    def __init__(self, device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> None:
+        self._own = not dist.is_initialized()
+        if self._own:
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=timeout)
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+        self._control: Any = _collective.new_group(backend="gloo", timeout=timeout)
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Return `model` with its gradients averaged over the processes."""
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            return model
+        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Hold the exchange of gradients back until the window's last backward pass."""
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+    def agree(self, wish: int) -> int:
+        """Return the largest wish of all processes as of the call before this one.
+
+        The wishes are exchanged while the next step computes, and waited for one step later: the same answer
+        everywhere at the same step, without holding the step up.
+        """
+        agreed = self._settle()
+        wishes = torch.tensor([wish])
+        work = _collective.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
+        self._pending = (work, wishes)
+        return agreed
+
+    def agree_now(self, wish: int) -> int:
+        """Return the largest wish of all processes as of this call."""
+        wishes = torch.tensor([wish])
+        _collective.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._control)
+        return int(wishes[0])
+
+    def _settle(self) -> int:
+        if self._pending is None:
+            return 0
+        (work, wishes), self._pending = self._pending, None
+        work.wait()
+        return int(wishes[0])
+
+    def share(self, value: T) -> T:
+        """Return the `value` of the first process."""
+        box: list[Any] = [value]
+        _collective.broadcast_object_list(box, src=0, group=self._control)
+        return cast(T, box[0])
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank."""
+        values: list[Any] = [None] * self.size
+        _collective.all_gather_object(values, value, group=self._control)
+        return cast("list[T]", values)
+
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes."""
+        total = torch.tensor(values, dtype=torch.float64)
+        _collective.all_reduce(total, group=self._control)
+        return [float(value) for value in total]
+
+    def close(self) -> None:
+        """Leave the group; the process group too, if it was made here."""
+        self._pending = None
+        if self._own and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(device: str) -> tuple[Group, torch.device]:
+    """Return the group that this process belongs to, and its device.
+
+    ``torchrun`` says by environment variables that there are several processes; read once, here.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 and not (dist.is_available() and dist.is_initialized()):
+        return Group(), resolve_device(device)
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    own = resolve_device(f"cuda:{local}" if device in ("auto", "cuda") and torch.cuda.is_available() else device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    return ProcessGroup(own), own

@@ -1,0 +1,153 @@
+"""`Hold`: the loop stands still at a stage for the length of a ``with`` block."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from ..schemas import Event
+from .control import Awaited
+from .errors import RunEnded, StageNotReached
+from .hooks import Hook, Hooks
+
+E = TypeVar("E", bound=Event)
+
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether the holder's loop is still open; only a closed loop needs them."""
+
+
+class Holds:
+    """The holds of one run."""
+
+    def __init__(self, run: str, hooks: Hooks[Any], awaited: Awaited) -> None:
+        self.run = run
+        self.hooks = hooks
+        self.awaited = awaited
+        self._waiting: set[Hold[Any]] = set()
+        self._over = False
+
+    def add(self, hold: Hold[Any]) -> None:
+        """Tell `hold` when the run is over; at once if it is over already."""
+        self._waiting.add(hold)
+        if self._over:  # after the addition: `end` in another thread sees the hold, or the hold sees the end
+            hold.end()
+
+    def discard(self, hold: Hold[Any]) -> None:
+        """`hold` waits no longer."""
+        self._waiting.discard(hold)
+
+    def end(self) -> None:
+        """The run is over: tell everybody who waits."""
+        self._over = True
+        for hold in tuple(self._waiting):
+            hold.end()
+
+
+class Hold(Generic[E]):
+    """Waits for the run to reach a stage, and keeps it there while the block lasts.
+
+    A context manager, async and sync, that gives the event. Made by `Run.hold`; entered once.
+    """
+
+    def __init__(
+        self,
+        holds: Holds,
+        types: tuple[type[Event] | str, ...],
+        where: Callable[[E], bool] | None,
+        timeout: float | None,
+    ) -> None:
+        self._holds = holds
+        self._where = where
+        self._timeout = timeout
+        self._wanted = " or ".join(str(getattr(cls, "__name__", cls)) for cls in types) or "any event"
+        self._types = types
+        self._offer: concurrent.futures.Future[E] = concurrent.futures.Future()
+        self._released = threading.Event()
+        self._hook: Hook[Any, Any] | None = None
+        self._member: object = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> E:
+        self._holds.awaited.refuse_blocking(f"hold({self._wanted})", "use `async with run.hold(...)`")
+        self._wait_at_stage()
+        try:
+            return self._take(self._offer.result(self._timeout))
+        except BaseException as error:
+            self._release()
+            raise self._explain(error) from None
+
+    async def __aenter__(self) -> E:
+        self._holds.awaited.refuse(f"hold({self._wanted})")
+        self._loop = asyncio.get_running_loop()
+        self._wait_at_stage()
+        try:
+            async with asyncio.timeout(self._timeout):
+                event = await asyncio.wrap_future(self._offer)
+            return self._take(event)
+        except BaseException as error:  # cancelled while the run may be standing already: it must go on
+            self._release()
+            raise self._explain(error) from None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def end(self) -> None:
+        """The run is over. Who still waits for the stage is told so."""
+        self._fail(RunEnded(self._holds.run, self._wanted))
+
+    def _wait_at_stage(self) -> None:
+        self._hook = self._holds.hooks.add(self._at_stage, *self._types)
+        self._holds.add(self)
+
+    def _at_stage(self, event: E, _: object) -> None:
+        """The hook, in the run's thread: offer the event, then stand until the holder lets go."""
+        if self._offer.done():
+            return
+        try:
+            wanted = self._where is None or self._where(event)
+        except BaseException as error:
+            self._fail(error)
+            return
+        if wanted and self._offer.set_running_or_notify_cancel():
+            self._offer.set_result(event)
+            self._stand()
+
+    def _stand(self) -> None:
+        # A holder that leaves, fails or is cancelled lets go. Only one whose loop was closed abruptly cannot.
+        while not self._released.wait(_LOOK_AGAIN):
+            if self._loop is not None and self._loop.is_closed():
+                return
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._offer.done() and self._offer.set_running_or_notify_cancel():
+            self._offer.set_exception(error)
+
+    def _take(self, event: E) -> E:
+        self._member = self._holds.awaited.enter()
+        return event
+
+    def _release(self) -> None:
+        self._offer.cancel()
+        self._released.set()
+        self._holds.awaited.leave(self._member)
+        self._holds.discard(self)
+        if self._hook is not None:
+            self._hook.remove()
+
+    def _explain(self, error: BaseException) -> BaseException:
+        """Return what the holder is told: a wait that timed out in our words, anything else as it is."""
+        ours = self._offer.cancelled() or self._offer.exception() is None
+        if isinstance(error, TimeoutError) and ours:
+            return StageNotReached(self._holds.run, self._wanted, self._timeout)
+        return error

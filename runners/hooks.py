@@ -1,0 +1,180 @@
+"""Hooks: callbacks a runner waits for, and that may steer it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from ..schemas import Event, find_event, find_events
+from .control import Awaited
+from .errors import HookInterrupted, InvalidHook
+
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+_LOOK_AGAIN = 1.0
+"""Seconds between two looks at whether the loop of an async hook is still open; only a closed loop needs them."""
+
+
+class Hook(Generic[E, T]):
+    """A registered hook. It can be called like the function it was made from.
+
+    A context manager: leaving it removes the hook.
+    """
+
+    def __init__(self, function: Callable[[E, T], object], types: tuple[type[Event], ...], registry: Hooks[T]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._registry = registry
+        self.types = types
+        """The events and families it is called for."""
+
+    @property
+    def name(self) -> str:
+        """The qualified name of the function."""
+        return str(getattr(self._function, "__qualname__", repr(self._function)))
+
+    def __call__(self, event: E, runner: T) -> object:
+        """Call the function."""
+        return self._function(event, runner)
+
+    def remove(self) -> None:
+        """Take the hook off, from the next stage on. Removing it twice is fine."""
+        self._registry.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"<Hook {self.name} at {', '.join(cls.__name__ for cls in self.types)}>"
+
+
+class Hooks(Generic[T]):
+    """The hooks of one runner, in the order they were registered.
+
+    Safe from any thread. What a hook adds or removes counts from the next stage on: every change replaces the
+    tuples that a dispatch may be walking through.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hooks: tuple[Hook[Any, T], ...] = ()
+        self._by_event: dict[type[Event], tuple[Hook[Any, T], ...]] = {}
+
+    def add(self, function: Callable[[E, T], object], *types: type[Event] | str) -> Hook[E, T]:
+        """Register ``function(event, runner)`` for `types` (classes, families or names; none: every event).
+
+        Raises:
+            UnknownEventName: no event has that name.
+            InvalidHook: `function` is not callable, or not with ``(event, runner)``.
+        """
+        classes = find_events(types)
+        check_callable(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`")
+        return self._add(Hook(function, classes, self))
+
+    def add_callback(self, name: str, function: Callable[[T], object]) -> Hook[Any, T]:
+        """Register ``function(runner)`` under a callback's name, e.g. ``on_fit_epoch_end``.
+
+        Raises:
+            UnknownEventName: there is no such callback; the message lists the closest.
+            InvalidHook: `function` is not callable, or not with ``(runner)``.
+        """
+        event = find_event(name)
+        check_callable(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`")
+        return self._add(Hook(_without_event(function), (event,), self))
+
+    def remove(self, hook: Hook[Any, T]) -> None:
+        """Take `hook` off; nothing happens if it is off already."""
+        with self._lock:
+            self._replace(tuple(other for other in self._hooks if other is not hook))
+
+    def of(self, event: type[Event]) -> tuple[Hook[Any, T], ...]:
+        """Return the hooks for `event` in order: a dictionary look-up while nothing changes."""
+        by_event = self._by_event  # before the hooks: a change in between leaves its mark in the dict that replaced it
+        found = by_event.get(event)
+        if found is None:
+            found = by_event[event] = tuple(hook for hook in self._hooks if issubclass(event, hook.types))
+        return found
+
+    def _add(self, hook: Hook[E, T]) -> Hook[E, T]:
+        with self._lock:
+            self._replace((*self._hooks, hook))
+        return hook
+
+    def _replace(self, hooks: tuple[Hook[Any, T], ...]) -> None:
+        self._hooks = hooks
+        self._by_event = {}
+
+
+def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], object]:
+    @functools.wraps(function)
+    def call(_: Event, runner: T) -> object:
+        return function(runner)
+
+    return call
+
+
+def check_callable(function: object, arguments: int, expected: str) -> None:
+    """Refuse `function` now if calling it with that many positional arguments would fail later.
+
+    Raises:
+        InvalidHook: it is not callable, or takes other arguments.
+    """
+    if not callable(function):
+        raise InvalidHook(function, expected, f"{type(function).__qualname__} is not callable")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have no signature; the call will tell
+        return
+    try:
+        signature.bind(*range(arguments))
+    except TypeError as error:
+        raise InvalidHook(function, expected, f"it takes {signature} ({error})") from None
+
+
+def wait_for(
+    awaitable: Awaitable[object], loop: asyncio.AbstractEventLoop, awaited: Awaited, hook: str, event: str
+) -> None:
+    """Await on `loop`, from another thread, what an async hook returned; its task counts among the `awaited`.
+
+    Raises:
+        HookInterrupted: the loop is closed, was closed meanwhile, or cancelled the hook.
+    """
+    coroutine = _counted(awaitable, awaited)
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()
+        raise HookInterrupted(hook, event) from None
+    try:
+        _wait_while_open(future, loop)
+        future.result(timeout=0)
+    except concurrent.futures.CancelledError:
+        raise HookInterrupted(hook, event) from None
+    finally:
+        future.cancel()
+
+
+def _wait_while_open(future: concurrent.futures.Future[None], loop: asyncio.AbstractEventLoop) -> None:
+    # A loop that is shut down in order cancels the hook, which ends the wait; one closed abruptly forgets it.
+    while not concurrent.futures.wait([future], timeout=_LOOK_AGAIN).done:
+        if loop.is_closed():
+            raise concurrent.futures.CancelledError
+
+
+async def _counted(awaitable: Awaitable[object], awaited: Awaited) -> None:
+    with awaited.caller():
+        await awaitable

@@ -1,0 +1,95 @@
+"""What running a module without training it asks for: the mode, the device, the precision. All of it is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Literal
+
+import torch
+from torch import nn
+
+from .errors import InvalidModel, RunnerError
+
+
+class DeviceUnavailable(RunnerError, RuntimeError):
+    """The device that was asked for cannot be used here."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        first = next(iter(str(error).splitlines()), type(error).__qualname__)
+        super().__init__(f"device={name!r} cannot be used: {first}; expected one that is there, e.g. 'auto' or 'cpu'")
+
+
+def check_model(model: object) -> nn.Module:
+    """Return `model` if it is a module.
+
+    Raises:
+        InvalidModel: it is not.
+    """
+    if not isinstance(model, nn.Module):
+        hint = "call it first" if isinstance(model, type) else "wrap it in a module's forward()"
+        raise InvalidModel(
+            f"the model is {model!r:.80} of type {type(model).__qualname__}", f"expected a torch.nn.Module; {hint}"
+        )
+    return model
+
+
+def devices_of(model: nn.Module) -> set[torch.device]:
+    """Return the devices that parameters and buffers of `model` are on."""
+    return {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device that `name` means, with its number; `auto` is the best there is.
+
+    Raises:
+        DeviceUnavailable: this machine, or this build of torch, does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without it
+        raise DeviceUnavailable(name, error) from error
+
+
+def precision(device: torch.device, amp: Literal["off", "bf16", "fp16"]) -> torch.autocast:
+    """Return the context in which `device` computes in that precision where it may."""
+    dtype = torch.float16 if amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Put `model` into eval mode for the length of the block; every submodule gets back the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def placed(model: nn.Module, device: torch.device) -> Generator[None]:
+    """Move `model` to `device` for the length of the block, and back.
+
+    Raises:
+        InvalidModel: it is spread over several devices, and could not be put back.
+    """
+    origins = devices_of(model)
+    if origins <= {device}:
+        yield
+        return
+    if len(origins) > 1:
+        names = ", ".join(sorted(map(str, origins)))
+        raise InvalidModel(
+            f"the model is spread over {names}", f"move all of it to one device first: model.to({str(device)!r})"
+        )
+    model.to(device)
+    try:
+        yield
+    finally:
+        model.to(origins.pop())

@@ -1,0 +1,126 @@
+"""`Objective`: what is minimised, made of the user's ``loss`` or ``step``."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InvalidBatch, InvalidObjective
+
+LossValue = Tensor | Mapping[str, Tensor]
+LossFunction = Callable[[Any, Any], LossValue]
+"""``loss(outputs, targets)``; the tensors of a mapping are added up."""
+StepFunction = Callable[[nn.Module, Any], LossValue]
+"""``step(model, batch)``; it calls the model itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A loss as it was computed: its parts by name, and their sum."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, value: LossValue) -> Loss:
+        """Return `value`, a scalar tensor or a mapping of them, as a loss.
+
+        Raises:
+            InvalidObjective: it is anything else.
+        """
+        parts = value if isinstance(value, Mapping) else {"loss": value}
+        for name, part in parts.items():
+            _check_scalar(name, part)
+        if not parts:
+            raise InvalidObjective("the loss is an empty mapping", "expected at least one scalar tensor by name")
+        return cls(functools.reduce(operator.add, parts.values()), parts)
+
+    @property
+    def scalars(self) -> list[Tensor]:
+        """The sum, where there is more than one part, and the parts: what `fields` takes, as numbers."""
+        return [*([self.total] if len(self.parts) > 1 else []), *self.parts.values()]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parts."""
+        return tuple(self.parts)
+
+
+def _check_scalar(name: str, part: object) -> None:
+    expected = "expected a scalar tensor, or a mapping of scalar tensors by name"
+    if not isinstance(part, Tensor):
+        raise InvalidObjective(f"{name} is {part!r:.80} of type {type(part).__qualname__}", expected)
+    if part.numel() != 1:
+        problem = f"{name} is a tensor of shape {tuple(part.shape)}"
+        raise InvalidObjective(problem, f"{expected}; reduce it, e.g. with .mean()")
+
+
+class Objective:
+    """Computes the loss of a batch with `loss` (then a batch is a pair of inputs and targets) or with `step`.
+
+    Raises:
+        InvalidObjective: both are given, or they cannot be called; none is given where one is `needed`.
+    """
+
+    def __init__(self, loss: LossFunction | None, step: StepFunction | None, *, needed: bool = True) -> None:
+        if (loss is not None and step is not None) or (needed and loss is None and step is None):
+            given = "neither loss nor step" if loss is None else "both loss and step"
+            raise InvalidObjective(f"{given} was given", "pass one: loss=f(outputs, targets) or step=f(model, batch)")
+        for function in (loss, step):
+            if function is not None and not callable(function):
+                raise InvalidObjective(f"{function!r:.80} is not callable", "pass a function or a module")
+        self._loss = loss
+        self._step = step
+
+    def to(self, device: torch.device) -> None:
+        """Move a loss that is a module, e.g. one with class weights, to `device`."""
+        if isinstance(self._loss, nn.Module):
+            self._loss.to(device)
+
+    def loss(self, model: nn.Module, batch: Any) -> Loss:
+        """Return the loss of `model` on `batch`."""
+        if self._step is not None:
+            return Loss.of(self._step(model, batch))
+        return self.evaluate(model, batch).known_loss
+
+    def evaluate(self, model: nn.Module, batch: Any, *, outputs: bool = True) -> Evaluated:
+        """Return the loss, where there is one, and the outputs and targets that metrics compare.
+
+        With `step`, the model is called once more for the outputs; not if `outputs` are not wanted.
+        """
+        stepped = None if self._step is None else Loss.of(self._step(model, batch))
+        if stepped is not None and not outputs:
+            return Evaluated(stepped, None, None)
+        inputs, targets = _pair(batch)
+        computed = model(inputs)
+        loss = stepped if self._loss is None else Loss.of(self._loss(computed, targets))
+        return Evaluated(loss, computed, targets)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """A batch, evaluated."""
+
+    loss: Loss | None
+    outputs: Any
+    targets: Any
+
+    @property
+    def known_loss(self) -> Loss:
+        """The loss, where there must be one."""
+        assert self.loss is not None
+        return self.loss
+
+
+def _pair(batch: object) -> tuple[Any, Any]:
+    given: object = batch
+    items = cast("Sequence[object]", given) if isinstance(batch, (tuple, list)) else ()
+    if len(items) != 2:
+        raise InvalidBatch(given)
+    return items[0], items[1]

@@ -1,0 +1,90 @@
+"""A batch of a prediction, and what is done with one unless the user says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from pathlib import PurePath
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import InputUnusable, OutputUnusable, ResultMismatch
+
+
+class PredictBatch(NamedTuple):
+    """What ``predictor.batch`` is during a batch: ``names, images, source, strings = predictor.batch``."""
+
+    names: list[str]
+    """A name for each input: its path where it is or has one, else its position in the source."""
+    images: list[object]
+    """The inputs as the source gave them, before preprocessing; images or anything else."""
+    source: object
+    """The source they came from."""
+    strings: list[str]
+    """A line about each input, e.g. ``input 3 of 10``."""
+
+
+def describe(inputs: list[object], first: int, total: int | None, source: object) -> PredictBatch:
+    """Return the batch of `inputs`, the first of which is at position `first` of `total`."""
+    names = [_name(value, first + i) for i, value in enumerate(inputs)]
+    of = "" if total is None else f" of {total}"
+    return PredictBatch(names, inputs, source, [f"input {first + i + 1}{of}" for i in range(len(inputs))])
+
+
+def _name(value: object, position: int) -> str:
+    path = value if isinstance(value, (str, PurePath)) else getattr(value, "filename", None)
+    return str(path) if path and isinstance(path, (str, PurePath)) else str(position)
+
+
+def stack(inputs: list[object]) -> Tensor:
+    """The default preprocessing: inputs of one shape, anything NumPy or torch understands, as one float32 tensor.
+
+    Raises:
+        InputUnusable: they are no numbers, or of different shapes.
+    """
+    try:
+        return torch.stack([_as_float(value) for value in inputs])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputUnusable(error) from error
+
+
+def _as_float(value: object) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to(torch.float32)
+    return torch.tensor(np.asarray(value), dtype=torch.float32)  # a copy: arrays of image files are read-only
+
+
+def rows(outputs: object, batch: PredictBatch) -> list[Tensor]:
+    """The default postprocessing: the rows of the output tensor, on the CPU.
+
+    Raises:
+        OutputUnusable: the model returned something other than one tensor of shape (batch, ...).
+    """
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0:
+        raise OutputUnusable(outputs)
+    return list(outputs.to("cpu", copy=True).unbind())
+
+
+def check_results(results: object, batch: PredictBatch) -> list[Any]:
+    """Return `results`, whatever a user's function gave, as a list.
+
+    Raises:
+        ResultMismatch: it is no sequence, or does not have one result for each input of `batch`.
+    """
+    expected, kind = len(batch.names), type(results).__qualname__
+    if isinstance(results, (str, bytes, Mapping)) or not (isinstance(results, Sized) and isinstance(results, Iterable)):
+        raise ResultMismatch(expected, f"a {kind}")
+    if len(results) != expected:
+        raise ResultMismatch(expected, f"{len(results)} results")
+    return list(cast("Iterable[Any]", results))
+
+
+def forward(model: nn.Module, batch: object) -> object:
+    """Call `model` with a preprocessed batch: a tuple as its arguments, a mapping as its keywords."""
+    if isinstance(batch, tuple):
+        return model(*cast("tuple[object, ...]", batch))
+    if isinstance(batch, Mapping):
+        return model(**cast("Mapping[str, object]", batch))
+    return model(batch)

@@ -1,0 +1,37 @@
+"""What a predictor can be told, and what a prediction returns."""
+
+from __future__ import annotations
+
+from typing import Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from ...schemas import Scalars
+from ..config import RunnerConfig
+from ..results import RunResult
+
+T = TypeVar("T")
+
+
+class PredictConfig(RunnerConfig, frozen=True):
+    """How to predict."""
+
+    batch_size: int = Field(default=32, ge=1, description="Largest number of inputs that are computed together.")
+    prefetch: int = Field(
+        default=2,
+        ge=0,
+        description="Batches a stream may be ahead of the one its reader is at; 0: each is computed when asked for.",
+    )
+    amp: Literal["off", "bf16", "fp16"] = Field(default="off", description="Precision of the forward pass.")
+    publish_results: bool = Field(default=True, description="Put the results, as data, into `PredictBatchEnd`.")
+
+
+class PredictResult(RunResult, Generic[T], frozen=True):
+    """What a prediction returns."""
+
+    results: tuple[T, ...] = Field(
+        description="The results, one for each input; of a stream empty: its reader has them."
+    )
+    inputs: int = Field(description="Inputs predicted.")
+    batches: int = Field(description="Batches computed.")
+    speed: Scalars = Field(description="Mean milliseconds an input: `preprocess`, `inference`, `postprocess`.")

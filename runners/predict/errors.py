@@ -1,0 +1,77 @@
+"""Errors of prediction.
+
+::
+
+    RunnerError
+    └── PredictError
+        ├── SourceUnusable  (also TypeError)     what was given cannot be predicted on
+        ├── InputUnusable   (also TypeError)     an input that the default preprocessing cannot stack
+        ├── OutputUnusable  (also TypeError)     outputs that the default postprocessing cannot split
+        ├── ResultMismatch  (also ValueError)    not one result for each input
+        ├── NoBatch         (also LookupError)   `predictor.batch` outside a batch
+        └── StreamBusy      (also RuntimeError)  a stream has one reader at a time
+"""
+
+from __future__ import annotations
+
+from ..errors import RunnerError
+
+
+class PredictError(RunnerError):
+    """A prediction that could not be done."""
+
+
+class SourceUnusable(PredictError, TypeError):
+    """The source is not something to take inputs from."""
+
+    def __init__(self, source: object, instead: str) -> None:
+        super().__init__(f"cannot predict on {type(source).__qualname__}: {instead}")
+
+
+class InputUnusable(PredictError, TypeError):
+    """The default preprocessing, which stacks inputs to a tensor, does not fit the inputs."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"the inputs cannot be stacked to a float tensor: {error}; pass preprocess=..., a function that takes the "
+            f"list of a batch's inputs and returns what the model takes"
+        )
+
+
+class ResultMismatch(PredictError, ValueError):
+    """The postprocessing returned another number of results than there are inputs in the batch."""
+
+    def __init__(self, inputs: int, found: str) -> None:
+        super().__init__(
+            f"postprocess returned {found} for a batch of {inputs} inputs; expected a sequence of one result each"
+        )
+
+
+class StreamBusy(PredictError, RuntimeError):
+    """Two readers at once, e.g. two tasks in ``async for`` over one stream."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this stream is being read by another task or thread: a stream has one reader at a time; to have several "
+            "consumers, subscribe them to the bus (bus.stream(PredictBatchEnd)), each at its own pace"
+        )
+
+
+class OutputUnusable(PredictError, TypeError):
+    """The default postprocessing, which takes the rows of a tensor, does not fit the model's output."""
+
+    def __init__(self, outputs: object) -> None:
+        super().__init__(
+            f"the model returned {type(outputs).__qualname__}, not a tensor of shape (batch, ...); "
+            f"pass postprocess=..., a function of (outputs, batch) that returns one result for each input"
+        )
+
+
+class NoBatch(PredictError, LookupError):
+    """The batch was asked for while there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no batch now: predictor.batch can be read by hooks and callbacks, from on_predict_batch_start to "
+            "on_predict_batch_end"
+        )

@@ -1,0 +1,203 @@
+"""Feeds: where inputs come from, as lists of at most a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from typing import Any, TypeGuard, cast
+
+from torch.utils.data import DataLoader
+
+from .channel import Demand
+from .errors import SourceUnusable
+
+
+class Feed(ABC):
+    """A source that is being read. All methods are called by the predictor's thread."""
+
+    total: int | None
+    """Inputs to come, as far as the source knows."""
+    name: str
+    """What it is, in a word or two."""
+
+    @abstractmethod
+    def take(self, size: int, demand: Demand) -> list[object]:
+        """Return the next `size` inputs, fewer at the end or when nothing is wanted any longer, in the end none.
+
+        An error of the source is raised once the inputs before it have been returned.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish a generator that was not read to its end: how far it was read ahead is nothing to go on from."""
+
+
+class SyncFeed(Feed):
+    """Reads an iterable in the predictor's thread."""
+
+    def __init__(self, source: Iterable[object]) -> None:
+        self.total = _total(source)
+        self.name = type(source).__qualname__
+        self._source: Iterable[object] = source
+        self._iterator: Iterator[object] | None = None
+        self._error: Exception | None = None
+
+    def take(self, size: int, demand: Demand) -> list[object]:
+        """Iterate; see `Feed.take`."""
+        inputs: list[object] = []
+        if self._error is None:
+            try:
+                self._gather(inputs, size, demand)
+            except Exception as error:
+                self._error = error
+        if self._error is not None and not inputs:
+            raise self._error
+        return inputs
+
+    def _gather(self, inputs: list[object], size: int, demand: Demand) -> None:
+        if self._iterator is None:
+            self._iterator = _inputs(self._source)
+        while len(inputs) < size and not demand.over:
+            try:
+                inputs.append(next(self._iterator))
+            except StopIteration:
+                return
+
+    def close(self) -> None:
+        """Close a generator; see `Feed.close`."""
+        for iterator in (self._iterator, self._source):
+            if inspect.isgenerator(iterator):
+                iterator.close()
+
+
+class AsyncFeed(Feed):
+    """Reads an async iterable on an event loop, for the predictor's thread, which waits for it."""
+
+    def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
+        self.total = None
+        self.name = type(source).__qualname__
+        self._source = source
+        self._loop = loop
+        self._iterator: AsyncIterator[object] | None = None
+        self._error: Exception | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def take(self, size: int, demand: Demand) -> list[object]:
+        """Have the loop iterate; see `Feed.take`. A loop that is closed, or cancels the read, wants nothing more."""
+        inputs: list[object] = []
+        if self._error is None:
+            gathered = self._submit(self._gather(inputs, size))
+            if gathered is None or not demand.wait_for(gathered) or _cancelled(gathered):
+                demand.end()
+                return []
+        if self._error is not None and not inputs:
+            raise self._error
+        return inputs
+
+    async def _gather(self, inputs: list[object], size: int) -> None:
+        self._task = asyncio.current_task()
+        try:
+            if self._iterator is None:
+                self._iterator = aiter(self._source)
+            while len(inputs) < size:
+                inputs.append(await anext(self._iterator))
+        except StopAsyncIteration:
+            return
+        except Exception as error:
+            self._error = error
+
+    def close(self) -> None:
+        """Have the loop cancel a read in progress and close an async generator, without waiting for it."""
+        self._submit(self._finish())
+
+    async def _finish(self) -> None:
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if inspect.isasyncgen(self._iterator):
+            await self._iterator.aclose()
+
+    def _submit(self, work: Any) -> Future[None] | None:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop is closed
+            work.close()
+            return None
+
+
+def _cancelled(future: Future[None]) -> bool:
+    try:
+        future.result(timeout=0)
+    except CancelledError:
+        return True
+    return False
+
+
+def check_source(source: object) -> Iterable[object] | AsyncIterable[object]:
+    """Return `source` if inputs can be taken from it.
+
+    Raises:
+        SourceUnusable: it is one input rather than several, or nothing that can be iterated.
+    """
+    if isinstance(source, (str, bytes, Mapping)):
+        raise SourceUnusable(cast("object", source), _EXPECTED)
+    if getattr(source, "ndim", 1) == 0:
+        raise SourceUnusable(source, "it has no dimension; expected the batch as the first: value[None]")
+    # A map-style dataset has no __iter__; it is iterated by position. Not tried out: iterating may start workers.
+    if isinstance(source, (AsyncIterable, Iterable)) or hasattr(source, "__getitem__"):
+        return cast("Iterable[object] | AsyncIterable[object]", source)
+    raise SourceUnusable(source, _EXPECTED)
+
+
+def check_synchronous(source: object, instead: str) -> Iterable[object]:
+    """Like `check_source`, for a caller who blocks the thread that an async iterable would be read in.
+
+    Raises:
+        SourceUnusable: see `check_source`; or `source` is asynchronous: `instead` says what to do.
+    """
+    checked = check_source(source)
+    if isinstance(checked, AsyncIterable):
+        raise SourceUnusable(source, f"it is asynchronous, and the caller would hold up its event loop; {instead}")
+    return checked
+
+
+_EXPECTED = "expected an iterable or async iterable of inputs; for a single one give a list of it: [value]"
+
+
+def _inputs(source: Iterable[object]) -> Iterator[object]:
+    return _rows(source) if _makes_batches(source) else iter(source)
+
+
+def _makes_batches(source: object) -> TypeGuard[DataLoader[object]]:
+    """Return whether `source` is a loader of batches; without a batch sampler one gives what the dataset gives."""
+    if not isinstance(source, DataLoader):
+        return False
+    loader = cast("DataLoader[object]", source)
+    return loader.batch_sampler is not None  # pyright: ignore[reportUnknownMemberType]
+
+
+def _rows(loader: DataLoader[object]) -> Iterator[object]:
+    """Yield the rows of the first element of each of a loader's batches, which is the inputs."""
+    for batch in loader:
+        yield from cast("Iterable[object]", batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def _total(source: object) -> int | None:
+    if isinstance(source, DataLoader):
+        return _total_rows(cast("DataLoader[object]", source))
+    with suppress(TypeError):  # e.g. of a dataset whose length is not known
+        return len(source) if isinstance(source, Sized) else None
+    return None
+
+
+def _total_rows(loader: DataLoader[object]) -> int | None:
+    if loader.batch_size is None:
+        return None
+    with suppress(TypeError):
+        rows = len(cast("Sized", loader.sampler))  # pyright: ignore[reportUnknownMemberType]
+        return rows - rows % loader.batch_size if loader.drop_last else rows
+    return None

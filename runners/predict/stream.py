@@ -1,0 +1,162 @@
+"""The reader's end of a prediction: an iterator and an async iterator over results."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from ..run import Run
+from .channel import End
+from .config import PredictResult
+from .errors import StreamBusy
+from .session import StreamedPrediction
+
+R = TypeVar("R")
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that closing, and a run after an abandoned one, wait for the batch that is being computed."""
+
+
+class PredictStream(Generic[R]):
+    """The results of a prediction, one for each input and in their order.
+
+    Read it with ``for`` or with ``async for``, on any event loop, by one reader at a time. Nothing happens before
+    the first result is asked for. The predictor works in a thread of its own and stays at most ``prefetch`` batches
+    ahead of the one its reader is at.
+
+    A reader who leaves (``break``, an error, a cancelled task, the last reference gone) releases the predictor: it
+    finishes the batch at hand and ends its run as ``stopped``. As a context manager, ``with`` or ``async with``, the
+    stream also waits for that. Cancelling a read, e.g. by a timeout, loses no result: read on.
+
+    An error of the source, the model or the postprocessing is raised after the results before it.
+    """
+
+    def __init__(
+        self,
+        prediction: StreamedPrediction[R],
+        begin: Callable[[], Run[PredictResult[R]]],
+        abegin: Callable[[], Awaitable[Run[PredictResult[R]]]],
+        before_blocking: Callable[[], None],
+    ) -> None:
+        self._prediction = prediction
+        self._begin = begin
+        self._abegin = abegin
+        self._before_blocking = before_blocking
+        self._run: Run[PredictResult[R]] | None = None
+        self._results: Iterator[R] = iter(())
+        self._asked = self._ended = False
+        self._one_reader = _OneReader()
+        # Not a method of the stream, which it would keep alive. At exit it is the run that sees to its thread.
+        weakref.finalize(self, prediction.abandon).atexit = False
+
+    @property
+    def run(self) -> Run[PredictResult[R]] | None:
+        """The run, to steer it and to read its events; None before the first result is asked for."""
+        return self._run
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> R:
+        with self._one_reader:
+            while not self._ended:
+                for result in self._results:
+                    return result
+                run = self._run = self._run or self._begin()
+                self._before_blocking()
+                self._ask()
+                if self._is_end(self._prediction.channel.get()):
+                    run.result()
+        raise StopIteration
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        with self._one_reader:
+            while not self._ended:
+                for result in self._results:
+                    return result
+                run = self._run = self._run or await self._abegin()
+                self._ask()
+                if self._is_end(await self._prediction.channel.aget()):
+                    await run
+        raise StopAsyncIteration
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Release the predictor and wait until its run is over, at most `timeout` seconds. Closing twice is fine.
+
+        Results that were not read are gone. In a coroutine use `aclose`: this one holds up the loop.
+        """
+        self._let_go()
+        if self._run is not None:
+            concurrent.futures.wait([self._prediction.over], timeout)
+            self._warn_if_busy(timeout)
+
+    async def aclose(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Like `close`, without holding up the loop."""
+        self._let_go()
+        if self._run is not None:
+            await asyncio.wait([asyncio.wrap_future(self._prediction.over)], timeout=timeout)
+            self._warn_if_busy(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _ask(self) -> None:
+        if not self._asked:  # a read that was cancelled has asked already
+            self._asked = True
+            self._prediction.demand.ask()
+
+    def _is_end(self, item: Sequence[R] | End) -> bool:
+        self._asked = False
+        if isinstance(item, End):
+            self._ended = True
+        else:
+            self._results = iter(item)
+        return self._ended
+
+    def _let_go(self) -> None:
+        self._ended = True
+        self._results = iter(())
+        self._prediction.abandon()
+
+    def _warn_if_busy(self, timeout: float) -> None:
+        if not self._prediction.over.done():
+            message = f"the predictor was not released within {timeout} s: its source, model or postprocessing hangs"
+            warnings.warn(message, ResourceWarning, stacklevel=3)
+
+
+class _OneReader:
+    """Refuses a second reader while there is one. A class, because it is entered for every single result."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise StreamBusy
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

@@ -1,0 +1,310 @@
+"""`Predictor`: runs a module on inputs, and hands out a result for each as fast as its reader takes them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+import math
+import threading
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from ..bus import Bus
+from ..schemas import PredictBatchEnd, PredictBatchStart, PredictEnd, PredictPostprocessEnd, PredictStart, events
+from ..schemas.run import Kind
+from .control import running_loop
+from .errors import WouldDeadlock
+from .feed import to_device
+from .hooks import check_callable
+from .inference import check_model, evaluating, precision, resolve_device
+from .predict.batches import PredictBatch, check_results, describe, forward, rows, stack
+from .predict.config import PredictConfig, PredictResult
+from .predict.data import as_data
+from .predict.errors import NoBatch
+from .predict.feeds import AsyncFeed, Feed, SyncFeed, check_source, check_synchronous
+from .predict.session import PredictControl, Prediction, StreamedPrediction
+from .predict.stream import CLOSE_TIMEOUT, PredictStream
+from .predict.tally import Tally, Watch
+from .run import Run
+from .runner import Ending, Runner
+
+__all__ = ["PredictBatch", "PredictConfig", "PredictResult", "PredictStream", "Predictor"]
+
+R = TypeVar("R")
+
+Preprocess = Callable[[list[Any]], object]
+"""From the inputs of a batch to what the model takes: a tensor, a tuple of arguments or a mapping of keywords."""
+
+Postprocess = Callable[[Any, PredictBatch], Sequence[R]]
+"""From the model's outputs and the batch to one result for each input."""
+
+
+class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
+    """Runs a module on the inputs of a source, in batches, in eval mode and without gradients.
+
+    ``stream(source)`` is an iterator and an async iterator over the results, ``run(source)`` returns them all, and
+    ``start(source)`` does that in a thread. A source is any iterable of inputs: a list, a generator, a tensor or
+    array whose first dimension is the batch, a `DataLoader` (the rows of its batches, of the first element where
+    they are tuples); for ``start`` and ``async for`` also an async iterable, which is read on the caller's event loop.
+
+    During a batch `batch` and `results` can be read by hooks and callbacks. What a callback at
+    ``on_predict_batch_end`` puts into `results` is what the reader gets; the event has the results before that.
+
+    Args:
+        model: The module. It is moved to the device of the configuration and stays there; its mode is given back.
+        preprocess: From a list of inputs to what the model takes. Default: one float32 tensor of all of them, stacked.
+        postprocess: From the outputs and the batch to one result for each input. Default: the rows of the output
+            tensor, on the CPU.
+        bus: Where to publish. Default: a bus of its own.
+        config: The settings.
+        settings: Settings by name, in place of those in `config`.
+
+    Raises:
+        InvalidModel: `model` is no module.
+        InvalidConfig: a setting does not exist or cannot have that value.
+        InvalidHook: `preprocess` or `postprocess` cannot be called as described.
+    """
+
+    kind: ClassVar[Kind] = "predict"
+
+    @overload
+    def __init__(
+        self: Predictor[Tensor],
+        model: nn.Module,
+        *,
+        preprocess: Preprocess | None = None,
+        postprocess: None = None,
+        bus: Bus | None = None,
+        config: PredictConfig | None = None,
+        **settings: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        preprocess: Preprocess | None = None,
+        postprocess: Postprocess[R],
+        bus: Bus | None = None,
+        config: PredictConfig | None = None,
+        **settings: Any,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        preprocess: Preprocess | None = None,
+        postprocess: Postprocess[Any] | None = None,
+        bus: Bus | None = None,
+        config: PredictConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__((config or PredictConfig()).with_(**settings), bus=bus)
+        self.model = check_model(model)
+        self._preprocess = preprocess or stack
+        self._postprocess = cast("Postprocess[R]", postprocess or rows)
+        check_callable(self._preprocess, 1, "preprocess, a function of (inputs)")
+        check_callable(self._postprocess, 2, "postprocess, a function of (outputs, batch)")
+        self.results: Iterable[Any] = []
+        """The results of the batch; a callback may put others in their place."""
+        self._batch: PredictBatch | None = None
+        self.device = resolve_device(self.config.device)
+        self._prediction: Prediction[R] = Prediction(())
+        self._asked_for = threading.local()
+
+    # ---- for everybody
+
+    @property
+    def batch(self) -> PredictBatch:
+        """The batch at hand: ``names, images, source, strings = predictor.batch``, see `PredictBatch`.
+
+        Raises:
+            NoBatch: no batch is being computed.
+        """
+        if self._batch is None:
+            raise NoBatch
+        return self._batch
+
+    def stream(self, source: Iterable[Any] | AsyncIterable[Any]) -> PredictStream[R]:
+        """Return the results as an iterator and async iterator. Nothing happens before the first is asked for.
+
+        Raises:
+            SourceUnusable: `source` is nothing to take inputs from.
+        """
+        prediction: StreamedPrediction[R] = StreamedPrediction(check_source(source), self.config.prefetch)
+        return PredictStream(
+            prediction,
+            begin=partial(self._begin_stream, prediction),
+            abegin=partial(self._abegin_stream, prediction),
+            before_blocking=partial(self._refuse_to_hold_up_loop, prediction),
+        )
+
+    # A prediction needs a source, which the runners that are given their data when they are made do not.
+    def run(self, source: Iterable[Any]) -> PredictResult[R]:  # type: ignore[override]
+        """Predict in the calling thread and return all results. See `Runner.run`.
+
+        Raises:
+            SourceUnusable: `source` is nothing to take inputs from, or is asynchronous.
+        """
+        prediction: Prediction[R] = Prediction(check_synchronous(source, "use `start(source)`"))
+        self._wait_for_abandoned()
+        with self._asking_for(prediction):
+            return super().run()
+
+    def start(self, source: Iterable[Any] | AsyncIterable[Any]) -> Run[PredictResult[R]]:  # type: ignore[override]
+        """Predict in a worker thread and return its handle at once; the result has all results. See `Runner.start`.
+
+        Raises:
+            SourceUnusable: `source` is nothing to take inputs from.
+        """
+        self._wait_for_abandoned()
+        return self._start_prediction(Prediction(check_source(source)))
+
+    # ---- what happens in a run
+
+    def _open_feed(self) -> Feed:
+        source = self._prediction.source
+        if isinstance(source, AsyncIterable):
+            return AsyncFeed(source, self._loop or self.bus.loop)
+        return SyncFeed(source)
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"model": type(self.model).__qualname__, "device": str(self.device)}
+
+    def _body(self) -> PredictResult[R]:
+        tally = Tally()
+        self.model.to(self.device)
+        with closing(self._open_feed()) as feed, evaluating(self.model):
+            batches = None if feed.total is None else math.ceil(feed.total / self.config.batch_size)
+            self.reach(PredictStart, source=feed.name, batch_size=self.config.batch_size, batches=batches)
+            exhausted = self._predict_all(feed, batches, tally)
+        self.reach(
+            PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
+        )
+        return self._result(tally, exhausted)
+
+    def _predict_all(self, feed: Feed, batches: int | None, tally: Tally) -> bool:
+        """Predict for as long as somebody wants results; return whether the source came to its end."""
+        demand = self._prediction.demand
+        while demand.wait() and not self._interrupted():
+            inputs = feed.take(self.config.batch_size, demand)
+            if demand.over:
+                return False
+            if not inputs:
+                return True
+            self._batch = describe(inputs, tally.inputs, feed.total, self._prediction.source)
+            self._predict(self._batch, batches, tally)
+        return False
+
+    def _predict(self, batch: PredictBatch, batches: int | None, tally: Tally) -> None:
+        names, size = tuple(batch.names), len(batch.names)
+        described: dict[str, object] = {"epoch": 0, "batch": tally.batches, "batches": batches, "batch_size": size}
+        self.results = []
+        self.reach(PredictBatchStart, **described, inputs=names)
+        watch = Watch(size)
+        self.results = self._compute(batch, watch)
+        speed = watch.speed()
+        self.reach(PredictPostprocessEnd, **described, results=size, speed=speed)
+        results = self.results = list(self.results)
+        data = tuple(map(as_data, results)) if self.config.publish_results else ()
+        self.reach(PredictBatchEnd, **described, inputs=names, results=data, speed=speed)
+        self._prediction.deliver(list(self.results))
+        tally.count(watch)
+
+    def _compute(self, batch: PredictBatch, watch: Watch) -> list[R]:
+        with watch.part("preprocess"):
+            prepared = to_device(self._preprocess(list(batch.images)), self.device)
+        with watch.part("inference"), torch.inference_mode(), precision(self.device, self.config.amp):
+            outputs = forward(self.model, prepared)
+        with watch.part("postprocess"):
+            return check_results(self._postprocess(outputs, batch), batch)
+
+    def _result(self, tally: Tally, exhausted: bool) -> PredictResult[R]:
+        prediction = self._prediction
+        result: PredictResult[R] = PredictResult(
+            run=self.run_id,
+            attempt=self._identity.attempt,
+            outcome="completed" if exhausted else "stopped",
+            reason=None if exhausted else self._control.reason or prediction.abandoned,
+            duration=self._source.elapsed(),
+            results=tuple(prediction.results),
+            inputs=tally.inputs,
+            batches=tally.batches,
+            speed=tally.mean_speed(),
+        )
+        return result
+
+    def _teardown(self, ending: Ending) -> None:
+        self._batch, self.results = None, []
+        self._prediction.forget()
+
+    # ---- how a run begins and ends
+
+    @contextmanager
+    def _asking_for(self, prediction: Prediction[R]) -> Generator[None]:
+        """Have the run that the calling thread begins in this block do `prediction`."""
+        self._asked_for.prediction = prediction
+        try:
+            yield
+        finally:
+            del self._asked_for.prediction
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        prediction: Prediction[R] = self._asked_for.prediction
+        # A reader who blocks his thread blocks the loop in it, so async hooks cannot run there.
+        super()._begin(None if prediction.blocks else loop)
+        self._prediction = prediction
+        self._control = prediction.control = PredictControl(prediction.demand)
+
+    def _execute_and_release(self) -> PredictResult[R]:
+        prediction = self._prediction
+        try:
+            return super()._execute_and_release()
+        finally:
+            prediction.end()
+
+    def _wait_for_abandoned(self) -> None:
+        """Wait for the run of a stream whose reader has left; it ends with the batch at hand."""
+        if (over := self._prediction.ending) is not None:
+            concurrent.futures.wait([over], CLOSE_TIMEOUT)
+
+    async def _wait_for_abandoned_async(self) -> None:
+        if (over := self._prediction.ending) is not None:
+            await asyncio.wait([asyncio.wrap_future(over)], timeout=CLOSE_TIMEOUT)
+
+    def _start_prediction(self, prediction: Prediction[R]) -> Run[PredictResult[R]]:
+        with self._asking_for(prediction):
+            return super().start()
+
+    def _begin_stream(self, prediction: StreamedPrediction[R]) -> Run[PredictResult[R]]:
+        check_synchronous(prediction.source, "read the stream with `async for`")
+        prediction.blocks = True
+        self._refuse_to_hold_up_loop(prediction)
+        self._wait_for_abandoned()
+        return self._start_prediction(prediction)
+
+    async def _abegin_stream(self, prediction: StreamedPrediction[R]) -> Run[PredictResult[R]]:
+        await self._wait_for_abandoned_async()
+        return self._start_prediction(prediction)
+
+    def _refuse_to_hold_up_loop(self, prediction: StreamedPrediction[R]) -> None:
+        """Refuse to let the caller block an event loop that the run needs: for an async source, or for async hooks."""
+        loop = running_loop()
+        if loop is None or not (isinstance(prediction.source, AsyncIterable) or self._has_async_hooks()):
+            return
+        if loop is ((None if prediction.blocks else self._loop) or self.bus.loop):
+            raise WouldDeadlock(
+                "reading the stream with `for`",
+                "it would hold up the event loop that the predictor's async source or hooks run on",
+                "use `async for`",
+            )
+
+    def _has_async_hooks(self) -> bool:
+        hooks = (hook for event in events() for hook in self._hooks.of(event))
+        return any(inspect.iscoroutinefunction(inspect.unwrap(hook)) for hook in hooks)

@@ -1,0 +1,215 @@
+"""`Run`: the handle of a started runner."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from typing_extensions import Unpack
+
+from ..bus import Bus, PolicyKeywords, Stream
+from ..schemas import Event
+from .control import Control
+from .errors import RunEnded, StageNotReached
+from .hold import Hold, Holds
+from .results import RunResult
+
+R = TypeVar("R", bound=RunResult)
+E = TypeVar("E", bound=Event)
+
+State = Literal["running", "paused", "stopping", "completed", "stopped", "failed"]
+
+logger = logging.getLogger("lineside.runners")
+
+_PATIENCE_AT_EXIT = 3.0
+"""Seconds the interpreter waits at its exit for a run to stop at its next batch and save."""
+
+
+class Run(Generic[R]):
+    """A run in progress, or over. Made by `Runner.start`.
+
+    Awaiting it gives its result or raises the error that ended it; cancelling whoever awaits does not stop the run.
+    The error of a failed run that nobody ever asked for is logged.
+    """
+
+    def __init__(self, id: str, bus: Bus, position: int, control: Control, holds: Holds) -> None:  # noqa: A002
+        self.id = id
+        """Id of the run."""
+        self._bus = bus
+        self._position = position
+        self._control = control
+        self._holds = holds
+        self._outcome: _Outcome[R] = _Outcome(id)
+        weakref.finalize(self, self._outcome.report_if_lost)
+
+    def work(self, execute: Callable[[], R]) -> None:
+        """Begin: have `execute` called in a daemon thread. The interpreter's exit stops it at the next batch."""
+        thread = threading.Thread(target=self._work, args=(execute,), name=f"lineside-{self.id}", daemon=True)
+        atexit.register(self._stop_at_exit, thread)
+        thread.start()
+
+    def _work(self, execute: Callable[[], R]) -> None:
+        try:
+            result = execute()
+        except BaseException as error:
+            self._holds.end()
+            self._outcome.future.set_exception(error)
+        else:
+            self._holds.end()
+            self._outcome.future.set_result(result)
+        finally:
+            atexit.unregister(self._stop_at_exit)
+
+    def _stop_at_exit(self, thread: threading.Thread) -> None:
+        self.stop("the interpreter exits")
+        thread.join(_PATIENCE_AT_EXIT)
+
+    # ---- the result
+
+    def done(self) -> bool:
+        """Return whether the run is over."""
+        return self._outcome.future.done()
+
+    @property
+    def state(self) -> State:
+        """What the run is doing, or how it ended."""
+        if self.done():
+            return self._outcome.state
+        if self._control.stopping:
+            return "stopping"
+        return "paused" if self._control.paused else "running"
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the run's end, `timeout` seconds at most, and return its result or raise the error that ended it.
+
+        Raises:
+            StageNotReached: the run is still going on after `timeout` seconds.
+            WouldDeadlock: the run is waiting for the caller, or for the caller's event loop: use ``await run``.
+        """
+        if not self.done():
+            self._holds.awaited.refuse_blocking("run.result()", "use `await run`")
+        if not concurrent.futures.wait([self._outcome.ask()], timeout).done:
+            raise StageNotReached(self.id, "its end", timeout)
+        return self._outcome.future.result()
+
+    def __await__(self) -> Generator[Any, None, R]:
+        if not self.done():
+            self._holds.awaited.refuse("await run")
+        return asyncio.wrap_future(self._outcome.ask()).__await__()
+
+    # ---- steering
+
+    def stop(self, reason: str = "stop() was called") -> None:
+        """Ask the run to stop at the next batch and save."""
+        self._control.stop(reason)
+
+    def pause(self) -> None:
+        """Ask the run to stand still at the next batch until `resume` or `stop`."""
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Let a paused run go on."""
+        self._control.resume()
+
+    # ---- reading
+
+    @overload
+    def stream(self, *types: type[E], **policy: Unpack[PolicyKeywords]) -> Stream[E]: ...
+    @overload
+    def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Event]: ...
+    def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Any]:
+        """Return the events of this run, from its first one (as far as the bus remembers) to its ``RunEnd``.
+
+        An iterator, an async iterator and a context manager; the keywords are those of `Bus.stream`.
+        """
+        keywords: PolicyKeywords = {"since": self._position, **policy, "run": self.id}
+        return self._bus.stream(*types, **keywords)
+
+    @overload
+    async def next(
+        self, *types: type[E], where: Callable[[E], bool] | None = None, timeout: float | None = None
+    ) -> E: ...
+    @overload
+    async def next(
+        self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+    ) -> Event: ...
+    async def next(
+        self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+    ) -> Event:
+        """Wait for the next event of this run among `types` for which `where` is true, and return it.
+
+        Raises:
+            RunEnded: the run was over before.
+            StageNotReached: it did not come within `timeout` seconds.
+            WouldDeadlock: the run is waiting for the caller.
+        """
+        wanted = " or ".join(str(getattr(cls, "__name__", cls)) for cls in types) or "any event"
+        if self.done():
+            raise RunEnded(self.id, wanted)
+        self._holds.awaited.refuse(f"run.next({wanted})")
+        policy: PolicyKeywords = {"since": "now"} if where is None else {"since": "now", "where": where}
+        try:
+            with self.stream(*types, **policy) as events:
+                async with asyncio.timeout(timeout):
+                    async for event in events:
+                        return event
+        except TimeoutError:
+            raise StageNotReached(self.id, wanted, timeout) from None
+        raise RunEnded(self.id, wanted)
+
+    @overload
+    def hold(
+        self, *types: type[E], where: Callable[[E], bool] | None = None, timeout: float | None = None
+    ) -> Hold[E]: ...
+    @overload
+    def hold(
+        self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+    ) -> Hold[Any]: ...
+    def hold(
+        self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+    ) -> Hold[Any]:
+        """Wait for the next of `types` for which `where` is true, and keep the run there for the length of the block.
+
+        A context manager, async and sync, that gives the event; inside the block the runner's model, optimizer and
+        everything else stand still. Entering it raises:
+
+            RunEnded: the run was over before.
+            StageNotReached: the stage was not reached within `timeout` seconds.
+            WouldDeadlock: the run is waiting for the caller.
+        """
+        return Hold(self._holds, types, where, timeout)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.state}>"
+
+
+class _Outcome(Generic[R]):
+    """How a run ended, and whether anybody asked."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._asked = False
+        self.future: concurrent.futures.Future[R] = concurrent.futures.Future()
+        self.future.set_running_or_notify_cancel()  # from now on a cancelled reader cannot cancel it
+
+    def ask(self) -> concurrent.futures.Future[R]:
+        """Return the future, and note that somebody wants it."""
+        self._asked = True
+        return self.future
+
+    @property
+    def state(self) -> State:
+        """How it ended; only once it has."""
+        return "failed" if self.future.exception() is not None else self.future.result().outcome
+
+    def report_if_lost(self) -> None:
+        """Log the error if the run failed and nobody asked."""
+        error = self.future.exception() if self.future.done() else None
+        if error is not None and not self._asked:
+            logger.error("run %s failed, and nobody asked for its result", self._run, exc_info=error)

@@ -1,0 +1,337 @@
+"""`Runner`: what trainer, validator, predictor and exporter have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import socket
+import threading
+import traceback
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+
+from ..bus import Bus, Source
+from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunStart
+from ..schemas.run import Kind
+from .config import RunnerConfig
+from .control import Awaited, Control, running_loop, stop_on_signals
+from .errors import RunnerBusy, WouldDeadlock
+from .hold import Holds
+from .hooks import Hook, Hooks, wait_for
+from .identity import Identity, new_run_id, versions
+from .results import RunResult
+from .run import Run
+from .scalars import Snapshot
+
+C = TypeVar("C", bound=RunnerConfig)
+R = TypeVar("R", bound=RunResult)
+E = TypeVar("E", bound=Event)
+
+
+logger = logging.getLogger("lineside.runners")
+
+_DRAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ends, as far as it is known."""
+
+    outcome: Outcome
+    reason: str | None = None
+    error: ErrorInfo | None = None
+
+
+class Runner(ABC, Generic[C, R]):
+    """One kind of work that reports every stage it reaches to a bus, and waits for its hooks there.
+
+    A subclass says what its runs do (`_body`), where they compute (`_facts`), what is checked before anything is
+    touched (`_prepare`) and what is given back however a run ends (`_teardown`). It reaches its stages with
+    `reach` and asks `_interrupted` between two batches. That ``RunStart`` comes first and ``RunEnd`` last, whatever
+    happens, is promised here.
+
+    Args:
+        config: The settings.
+        bus: Where to publish. Default: a bus of its own, which every run closes at its end.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, config: C, *, bus: Bus | None = None) -> None:
+        self.config = config
+        self._given_bus = bus
+        self._own_bus: Bus | None = None
+        self._hooks: Hooks[Self] = Hooks()
+        self._control = Control()
+        self._awaited = Awaited()
+        self._busy = threading.Lock()
+        self._identity = Identity("")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._source: Source
+        self._position = 0
+
+    # ---- what a subclass fills in
+
+    @abstractmethod
+    def _facts(self) -> Mapping[str, object]:
+        """Return the fields of ``RunStart`` that only the subclass knows: `model`, `device` and others."""
+
+    @abstractmethod
+    def _body(self) -> R:
+        """Do the work, between ``RunStart`` and the teardown."""
+
+    def _prepare(self) -> Identity:
+        """Check what can be checked before anything is touched; an error here means the run never began."""
+        return Identity(self.config.name or new_run_id(self.kind))
+
+    def _teardown(self, ending: Ending) -> None:
+        """Give back what the run held, however it ended."""
+
+    # ---- for everybody
+
+    @property
+    def bus(self) -> Bus:
+        """Where this runner publishes."""
+        if self._given_bus is not None:
+            return self._given_bus
+        if self._own_bus is None:
+            self._own_bus = Bus()
+        return self._own_bus
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run in progress or the last one; empty before the first."""
+        return self._identity.run
+
+    def run(self) -> R:
+        """Run in the calling thread and return the result, or raise the error that ended the run.
+
+        In the main thread, SIGINT and SIGTERM stop the run at the next batch: what is to be saved is saved and a
+        result with the outcome ``stopped`` is returned. A second SIGINT raises KeyboardInterrupt.
+
+        Raises:
+            RunnerBusy: a run of this runner is in progress.
+            WouldDeadlock: this thread runs the loop that the bus's callbacks need.
+        """
+        self._refuse_loop_of_bus()
+        with self._occupied():
+            self._begin(loop=None)
+            with self._bus_closed_after(), stop_on_signals(self._control.stop):
+                return self._execute()
+
+    def start(self) -> Run[R]:
+        """Run in a worker thread and return its handle at once. Async hooks run on the loop of the caller, if any.
+
+        Raises:
+            RunnerBusy: a run of this runner is in progress.
+        """
+        self._occupy()
+        try:
+            self._begin(loop=running_loop())
+            holds = Holds(self.run_id, self._hooks, self._awaited)
+            run: Run[R] = Run(self.run_id, self.bus, self._position, self._control, holds)
+            if self._own_bus is not None:  # its streams can be read for as long as the handle lives
+                weakref.finalize(run, self._own_bus.close)
+            run.work(self._execute_and_release)
+        except BaseException:
+            self._busy.release()
+            raise
+        return run
+
+    def stop(self, reason: str = "stop() was called") -> None:
+        """Ask the run in progress to stop at the next batch; nothing happens if there is none."""
+        self._control.stop(reason)
+
+    def pause(self) -> None:
+        """Ask the run in progress to stand still at the next batch until `resume` or `stop`."""
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Let a paused run go on."""
+        self._control.resume()
+
+    @overload
+    def hook(self, *types: type[E]) -> Callable[[Callable[[E, Self], object]], Hook[E, Self]]: ...
+    @overload
+    def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]: ...
+    def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]:
+        """Register the decorated ``(event, runner)``, sync or async, for `types`; the runner waits for it.
+
+        Hooks are called in the order of registration. One that raises ends the run. The result is a `Hook`: it can
+        still be called, and ``remove()`` takes it off.
+
+        Raises:
+            UnknownEventName: no event has that name.
+            InvalidHook: not callable, or not with (event, runner).
+        """
+
+        def register(function: Callable[[Any, Self], object]) -> Hook[Any, Self]:
+            return self._hooks.add(function, *types)
+
+        return register
+
+    def add_callback(self, name: str, function: Callable[[Self], object]) -> Hook[Any, Self]:
+        """Register ``function(runner)``, sync or async, under a callback's name, e.g. ``on_fit_epoch_end``.
+
+        Raises:
+            UnknownEventName: there is no such callback; the message lists the closest.
+            InvalidHook: not callable, or not with (runner).
+        """
+        return self._hooks.add_callback(name, function)
+
+    # ---- for subclasses
+
+    def reach(self, event: type[Event], /, **fields: object) -> None:
+        """Say that a stage is reached: publish it, then call its hooks and wait for them."""
+        self._source.publish(event, **fields)
+        hooks = self._hooks.of(event)
+        if hooks:
+            self._call(hooks, self._source.stamp(event.model_validate(fields)))
+
+    def reach_when(self, snapshot: Snapshot, event: type[Event], /, **fields: object) -> None:
+        """Reach a stage some of whose fields are still on their way from the device; only hooks wait for them."""
+        if snapshot.known or self._hooks.of(event):
+            self.reach(event, **fields, **snapshot.wait())
+        else:
+            self._source.publish_when(snapshot, event, **fields)
+
+    def _interrupted(self) -> bool:
+        """Between two batches: stand still while paused, then say whether to stop."""
+        return self._control.requested and self._control.attend()
+
+    def _call(self, hooks: tuple[Hook[Any, Any], ...], event: Event) -> None:
+        for hook in hooks:
+            try:
+                answer = hook(event, self)
+                if inspect.isawaitable(answer):
+                    wait_for(answer, self._loop or self.bus.loop, self._awaited, hook.name, event.type)
+            except BaseException as error:
+                error.add_note(f"raised by the hook {hook.name} at {event.type} of run {event.run}")
+                raise
+
+    # ---- the one way every run goes
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._control, self._awaited = Control(), Awaited(loop)
+        self._identity = self._prepare()
+        stats = self.bus.stats()
+        self._position = stats.published - stats.waiting
+        self._source = self.bus.source(self._identity.run, attempt=self._identity.attempt, rank=self._identity.rank)
+        self._loop = loop
+
+    def _execute(self) -> R:
+        with self._awaited.caller():
+            errors = _Errors()
+            result: R | None = None
+            with errors:
+                self._reach_start()
+                result = self._body()
+            with errors:
+                self._teardown(errors.ending(result))
+            with errors:
+                self._reach_end(errors.ending(result))
+            return errors.none_or_raise(result)
+
+    def _reach_start(self) -> None:
+        facts = {"config": self.config.model_dump(mode="json"), "versions": versions(), **self._facts()}
+        self.reach(RunStart, kind=self.kind, host=socket.gethostname(), pid=os.getpid(), **facts)
+
+    def _reach_end(self, ending: Ending) -> None:
+        self.reach(
+            RunEnd,
+            kind=self.kind,
+            outcome=ending.outcome,
+            reason=ending.reason,
+            error=ending.error,
+            duration=self._source.elapsed(),
+        )
+
+    def _execute_and_release(self) -> R:
+        try:
+            return self._execute()
+        finally:
+            self._deliver()
+            self._busy.release()
+
+    def _deliver(self) -> None:
+        """Have the subscribers of an own bus handle everything before the run counts as over."""
+        own, self._own_bus = self._own_bus, None
+        try:
+            if own is not None:
+                own.drain(_DRAIN_SECONDS)
+        except TimeoutError as error:
+            logger.warning("run %s is over, but %s", self.run_id, error)
+
+    def _occupy(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            raise RunnerBusy(type(self).__name__, self.run_id)
+
+    @contextmanager
+    def _occupied(self) -> Generator[None]:
+        self._occupy()
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+    @contextmanager
+    def _bus_closed_after(self) -> Generator[None]:
+        try:
+            yield
+        finally:
+            own, self._own_bus = self._own_bus, None
+            if own is not None:
+                own.close()
+
+    def _refuse_loop_of_bus(self) -> None:
+        loop = running_loop()
+        if loop is not None and self._given_bus is not None and self._given_bus.loop is loop:
+            raise WouldDeadlock(
+                f"{type(self).__name__}.run()",
+                "it would hold up the event loop that the bus's async callbacks run on",
+                "use `result = await runner.start()`",
+            )
+
+
+class _Errors:
+    """Collects what goes wrong on a run's way to its end. The first error is the run's; later ones become its notes."""
+
+    def __init__(self) -> None:
+        self._first: BaseException | None = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._first is None:
+            self._first = error
+        elif error is not None:
+            self._first.add_note("and then: " + "".join(traceback.format_exception_only(error)).strip())
+        return True
+
+    def ending(self, result: RunResult | None) -> Ending:
+        """Return how the run ends as things stand."""
+        if self._first is not None:
+            return Ending("failed", str(self._first) or type(self._first).__name__, _error_info(self._first))
+        return Ending("completed") if result is None else Ending(result.outcome, result.reason)
+
+    def none_or_raise(self, result: R | None) -> R:
+        """Return `result`, or raise the first error."""
+        if self._first is not None:
+            raise self._first
+        assert result is not None  # without an error the body has returned one
+        return result
+
+
+def _error_info(error: BaseException) -> ErrorInfo:
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return ErrorInfo(type=name, message=str(error), traceback="".join(traceback.format_exception(error)))

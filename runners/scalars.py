@@ -1,0 +1,277 @@
+"""Scalars on their way from the device to the host, without ever making either wait for the other.
+
+Where the values are on the host anyway (CPU), or the device has no reliable asynchronous copies (MPS), they are
+read at once: `HostScalars`. On CUDA, `CudaScalars` snapshots them: the scalars of a step are stacked into one tensor on
+the device, copied into a pinned slot on the host by the same stream, and an event is recorded behind the copy. Whoever
+wants the values asks that event. Nothing here calls ``.item()`` on CUDA.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor
+
+Fields = Callable[[Sequence[float]], Mapping[str, object]]
+"""Makes an event's fields of the values, in the order of the tensors they came from."""
+
+Row = Tensor | list[float]
+"""Scalars of one moment: a tensor of doubles on the device, or numbers on the host."""
+
+
+class Snapshot(ABC):
+    """Values taken at one moment of the loop. A `Pending` of the bus that can also be waited for."""
+
+    known = False
+    """Whether the values were on the host from the beginning."""
+    lost = False
+    """Whether the values were given up, because no slot was free; they are nan."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Return whether the values have arrived. Never blocks; from any thread."""
+
+    @abstractmethod
+    def result(self) -> Mapping[str, object]:
+        """Return the values as an event's fields; only once they have arrived."""
+
+    @abstractmethod
+    def wait(self) -> Mapping[str, object]:
+        """Wait for the values and return them as an event's fields."""
+
+
+class Mean:
+    """A running mean of scalars, weighted, that stays where the scalars are until it is read."""
+
+    def __init__(self, scalars: Scalars) -> None:
+        self._scalars = scalars
+        self._sums: Row = []
+        self.weight = 0.0
+
+    def add(self, snapshot: Snapshot, weight: float) -> None:
+        """Count the values of `snapshot` with `weight`; always as many of them."""
+        self._sums = _add(self._sums, snapshot.row, weight)
+        self.weight += weight
+
+    def sums(self) -> list[float]:
+        """Wait for the weighted sums and return them."""
+        return self._scalars.read(self._sums)
+
+    def read(self) -> list[float]:
+        """Wait for the means and return them; none where nothing was counted."""
+        return [total / self.weight for total in self.sums()]
+
+    def restore(self, sums: Sequence[float], weight: float) -> None:
+        """Go on from `sums` that were saved."""
+        self._sums, self.weight = self._scalars.write(sums), weight
+
+
+def _add(sums: Row, row: Row, weight: float) -> Row:
+    if isinstance(row, Tensor):
+        return sums.add_(row, alpha=weight) if isinstance(sums, Tensor) else row * weight
+    before = [0.0] * len(row) if isinstance(sums, Tensor) or not sums else sums
+    return [total + value * weight for total, value in zip(before, row, strict=True)]
+
+
+class Scalars(ABC):
+    """The way of scalars from one device to the host."""
+
+    dropped = 0
+    """Snapshots whose values were given up because no slot was free."""
+
+    @abstractmethod
+    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+        """Snapshot `scalars`, as they are at this point of the stream, for an event's fields."""
+
+    @abstractmethod
+    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+        """Wait for some scalars and return them: for the ends of epochs, where the values steer the run."""
+
+    @abstractmethod
+    def write(self, values: Sequence[float]) -> Row:
+        """Put values where the scalars are."""
+
+    @contextmanager
+    def computing(self) -> Generator[None]:
+        """Enter it around a step's computation: it may capture a graph, which a query from any thread would break."""
+        yield
+
+
+class HostScalars(Scalars):
+    """Reads every value at once."""
+
+    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+        """Read `scalars`."""
+        return _Known(self.read(scalars), fields)
+
+    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+        """Return the scalars as numbers."""
+        return [float(scalar.detach()) if isinstance(scalar, Tensor) else scalar for scalar in row]
+
+    def write(self, values: Sequence[float]) -> Row:
+        """Return the values."""
+        return list(values)
+
+
+class CudaScalars(Scalars):
+    """Snapshots through a ring of pinned slots, allocated in advance.
+
+    Args:
+        device: The CUDA device.
+        slots: Snapshots that may be on their way at once. Where there are more, values are dropped, never waited for.
+        width: Scalars in a snapshot; a wider one replaces the ring, once.
+    """
+
+    def __init__(self, device: torch.device, *, slots: int = 256, width: int = 32) -> None:
+        self._device = device
+        self._slots = slots
+        self._computing = False
+        self._allocate(width)
+
+    def _allocate(self, width: int) -> None:
+        self._width = width
+        self._free: deque[_Slot] = deque()  # slots of a ring before this one return to theirs
+        buffers = torch.empty(self._slots, width, dtype=torch.float64, pin_memory=True)
+        self._free.extend(_Slot(buffer, self._free) for buffer in buffers)
+
+    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+        """Enqueue the copy of `scalars` behind what computes them, and return at once."""
+        row = self._stack(scalars)
+        if len(row) > self._width:
+            self._allocate(2 * len(row))
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            self.dropped += 1
+            return _Lost(row, fields)
+        slot.fill(row)
+        return _OnItsWay(row, slot, fields, self.may_query)
+
+    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+        """Copy the scalars like a snapshot, and wait for this copy alone."""
+        if not len(row):
+            return []
+        stacked = row if isinstance(row, Tensor) else self._stack([torch.as_tensor(scalar) for scalar in row])
+        slot = _Slot(torch.empty(len(stacked), dtype=torch.float64, pin_memory=True), deque())
+        slot.fill(stacked)
+        slot.event.synchronize()
+        return slot.values(len(stacked))
+
+    def write(self, values: Sequence[float]) -> Row:
+        """Copy the values to the device."""
+        return torch.tensor(values, dtype=torch.float64, device=self._device) if values else []
+
+    def may_query(self) -> bool:
+        """Return whether the device may be asked now."""
+        return not self._computing and not torch.cuda.is_current_stream_capturing()
+
+    @contextmanager
+    def computing(self) -> Generator[None]:
+        """For the length of the block, nobody asks the device; the loop itself asks between two steps."""
+        self._computing = True
+        try:
+            yield
+        finally:
+            self._computing = False
+
+    def _stack(self, scalars: Sequence[Tensor]) -> Tensor:
+        """Return `scalars` as one tensor of doubles on the device, without their history."""
+        return torch.stack(
+            [scalar.detach().reshape(()).to(self._device, torch.float64, non_blocking=True) for scalar in scalars]
+        )
+
+
+class _Slot:
+    """A piece of pinned memory, and the event that says when it was written."""
+
+    def __init__(self, buffer: Tensor, home: deque[_Slot]) -> None:
+        self._buffer = buffer
+        self._home = home
+        self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def fill(self, row: Tensor) -> None:
+        self._buffer[: len(row)].copy_(row, non_blocking=True)
+        self.event.record()
+
+    def arrived(self) -> bool:
+        return bool(self.event.query())  # type: ignore[no-untyped-call]
+
+    def values(self, count: int) -> list[float]:
+        """Copy the values out and give the slot back."""
+        values = cast("list[float]", self._buffer[:count].tolist())  # pyright: ignore[reportUnknownMemberType]
+        self._home.append(self)
+        return values
+
+
+class _Known(Snapshot):
+    """Values that are on the host."""
+
+    known = True
+
+    def __init__(self, row: list[float], fields: Fields) -> None:
+        super().__init__(row)
+        self._fields = fields(row)
+
+    def ready(self) -> bool:
+        return True
+
+    def result(self) -> Mapping[str, object]:
+        return self._fields
+
+    def wait(self) -> Mapping[str, object]:
+        return self._fields
+
+
+class _Lost(_Known):
+    """Values that nobody will see, because the ring was full. The means still count them."""
+
+    lost = True
+
+    def __init__(self, row: Tensor, fields: Fields) -> None:
+        super().__init__([math.nan] * len(row), fields)
+        self.row = row
+
+
+class _OnItsWay(Snapshot):
+    """Values that are being copied. The bus, the loop and its hooks may all ask for them, in any order."""
+
+    def __init__(self, row: Tensor, slot: _Slot, fields: Fields, may_query: Callable[[], bool]) -> None:
+        super().__init__(row)
+        self._count = len(row)
+        self._slot: _Slot | None = slot
+        self._make = fields
+        self._may_query = may_query
+        self._fields: Mapping[str, object] = {}
+        self._lock = threading.Lock()
+
+    def ready(self) -> bool:
+        slot = self._slot
+        return slot is None or (self._may_query() and slot.arrived())
+
+    def result(self) -> Mapping[str, object]:
+        with self._lock:
+            if self._slot is not None:
+                self._fields = self._make(self._slot.values(self._count))
+                self._slot = None
+        return self._fields
+
+    def wait(self) -> Mapping[str, object]:
+        slot = self._slot
+        if slot is not None:
+            slot.event.synchronize()
+        return self.result()
+
+
+def scalars_of(device: torch.device) -> Scalars:
+    """Return the way that scalars on `device` take."""
+    return CudaScalars(device) if device.type == "cuda" else HostScalars()

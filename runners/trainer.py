@@ -1,0 +1,304 @@
+"""`Trainer`: trains any module on any batches, reports every stage, and can be resumed exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..bus import Bus
+from ..schemas import PretrainRoutineEnd, PretrainRoutineStart, Teardown
+from ..schemas.run import Kind
+from .config import TrainConfig
+from .distributed import Group, join
+from .errors import CheckpointMismatch, InvalidArgument
+from .evaluation import Evaluator, Setting
+from .feed import Feed
+from .identity import Identity, new_run_id
+from .inference import check_model, precision
+from .keeper import Keeper, Parts, Saved, read_fitting, refuse_other_run
+from .metrics import Fitness, Meters
+from .objective import LossFunction, Objective, StepFunction
+from .progress import Progress
+from .random_state import deterministic, seed_everything
+from .results import TrainResult
+from .runner import Ending, Runner
+from .scalars import scalars_of
+from .schedule import Schedule
+from .stepper import Stepper
+from .training import Setup, Training
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
+
+
+class Trainer(Runner[TrainConfig, TrainResult]):
+    """Trains a module.
+
+    Args:
+        model: Any module. It is moved to the device, and holds the last weights at the end.
+        train: Any iterable of batches, e.g. a DataLoader; iterated once every epoch.
+        loss: ``loss(outputs, targets)``, a scalar tensor or a mapping of them, which are added up. A batch is then a
+            pair of inputs and targets, and the outputs are ``model(inputs)``.
+        step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form.
+        optimizer: An optimizer, or a function that makes one of the model's parameters.
+        val: Validation batches; None: no validation.
+        metrics: A torchmetrics Metric, a MetricCollection or a mapping of metrics by name, computed in validation.
+        scheduler: A learning rate scheduler, or a function that makes one of the optimizer.
+        bus: Where to publish. Default: a bus of its own.
+        config: The settings.
+        overrides: Settings that replace those of `config`, e.g. ``epochs=3``.
+
+    Raises:
+        InvalidConfig: a setting does not exist or cannot have that value.
+        InvalidArgument: one of the other arguments is not what is described here; the message says which.
+    """
+
+    kind: ClassVar[Kind] = "train"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Iterable[Any],
+        *,
+        optimizer: Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer],
+        loss: LossFunction | None = None,
+        step: StepFunction | None = None,
+        val: Iterable[Any] | None = None,
+        metrics: Metric | MetricCollection | Mapping[str, Metric] | None = None,
+        scheduler: LRScheduler | Callable[[Optimizer], LRScheduler] | None = None,
+        bus: Bus | None = None,
+        config: TrainConfig | None = None,
+        **overrides: object,
+    ) -> None:
+        super().__init__((config or TrainConfig()).with_(**overrides), bus=bus)
+        self.model = check_model(model)
+        self.optimizer = _make_optimizer(optimizer, model)
+        self.progress = Progress()
+        self.device = torch.device("cpu")
+        self._train = train
+        self._val = val
+        self._objective = Objective(loss, step)
+        self._meters = Meters(metrics)
+        self._schedule = Schedule(scheduler, self.optimizer, self.config.schedule)
+        self._group = Group()
+        self._saved: Saved | None = None
+        self._stepper: Stepper | None = None
+        self._keeper: Keeper | None = None
+        self._folder = Path()
+        self._held = ExitStack()
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        for name, data in (("training", self._train), ("validation", self._val)):
+            if data is not None:
+                Feed(data, self.device, name)
+        needs = {"metrics": bool(self._meters), "patience": self.config.patience, "fitness": self.config.fitness}
+        for name, given in needs.items():
+            if given and self._val is None:
+                raise InvalidArgument(f"{name} needs validation data", f"pass val=..., or leave {name} out")
+
+    # ---- what hooks and callbacks may look at; between two runs, the end of the last one
+
+    @property
+    def scheduler(self) -> LRScheduler | None:
+        """The learning rate scheduler."""
+        return self._schedule.scheduler
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The module with the moving average of the weights, once the run has made it."""
+        return None if self._stepper is None or self._stepper.ema is None else self._stepper.ema.module
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in work, from 0."""
+        return self.progress.epoch
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """Mean losses of the last epoch, by name."""
+        return self.progress.losses
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Metrics and losses of the last validation, by name."""
+        return self.progress.metrics
+
+    @property
+    def fitness(self) -> float | None:
+        """Fitness of the last validation, larger is better."""
+        return self.progress.fitness
+
+    @property
+    def best_fitness(self) -> float | None:
+        """The best fitness so far."""
+        return self.progress.best_fitness
+
+    @property
+    def best(self) -> Path | None:
+        """The best checkpoint."""
+        return None if self._keeper is None else self._keeper.best
+
+    @property
+    def last(self) -> Path | None:
+        """The latest checkpoint."""
+        return None if self._keeper is None else self._keeper.last
+
+    # ---- a run
+
+    def _prepare(self) -> Identity:
+        self._group, self.device = join(self.config.device)
+        self._stepper = self._keeper = None
+        self._held = ExitStack()
+        self._held.callback(self._group.close)
+        try:
+            return self._check()
+        except BaseException:
+            self._held.close()
+            raise
+
+    def _check(self) -> Identity:
+        """Check data, checkpoint and folder before anything is touched; return the run's identity."""
+        for name, data in (("training", self._train), ("validation", self._val)):
+            if data is not None:
+                Feed(data, self.device, name).refuse_empty()
+        self._saved = self._read_checkpoint()
+        made = Identity(self.config.name or new_run_id(self.kind)) if self._saved is None else self._saved.identity
+        identity = replace(self._group.share(made), rank=self._group.rank)
+        beside = Path("runs", identity.run) if self._saved is None else self._saved.path.parent
+        self._folder = self.config.directory or beside
+        own = self._saved is not None and self._folder.resolve() == beside.resolve()
+        if self.config.save and not self.config.overwrite and not own:
+            refuse_other_run(self._folder)
+        return identity
+
+    def _read_checkpoint(self) -> Saved | None:
+        if self.config.resume is None:
+            return None
+        averaged, size = self.config.ema_decay is not None, self._group.size
+        saved = read_fitting(self.config.resume, self._parts, averaged=averaged, size=size)
+        name = self.config.name
+        if name is not None and name != saved.identity.run:
+            problem = f"it belongs to run {saved.identity.run!r}, but name={name!r} was given"
+            raise CheckpointMismatch(saved.path, [problem], "a resumed run keeps its name: leave name out")
+        return saved
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.model, self.optimizer, self._schedule.scheduler)
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "model": type(self.model).__qualname__,
+            "device": str(self.device),
+            "world_size": self._group.size,
+            "resumed_from": None if self._saved is None else self._saved.path,
+        }
+
+    def _body(self) -> TrainResult:
+        with deterministic(self.config.deterministic):
+            ending = self._make_ready().run()
+        return self._result(ending)
+
+    def _make_ready(self) -> Training:
+        self.reach(PretrainRoutineStart, epochs=self.config.epochs)
+        setup, resumed = self._set_up(), None
+        if self._saved is None:
+            self.progress = Progress()
+        else:
+            self.progress, resumed = setup.keeper.load(self._saved)
+        self.model.train()
+        self.optimizer.zero_grad()
+        self._reach_ready(setup)
+        return Training(self, self._control, self._source.elapsed, setup, self.progress, resumed)
+
+    def _set_up(self) -> Setup:
+        config, device, group = self.config, self.device, self._group
+        if config.seed is not None and self._saved is None:
+            seed_everything(config.seed + group.rank)
+        self.model.to(device)
+        self._objective.to(device)
+        scalars = scalars_of(device)
+        self._stepper = stepper = Stepper(self.model, self.optimizer, self._objective, config, device, group)
+        self._held.callback(stepper.close)
+        self._keeper = keeper = Keeper(self._folder, self._identity, self._parts, stepper, group)
+        if config.save:
+            keeper.open(clear=self._saved is None)
+        return Setup(
+            config=config,
+            group=group,
+            scalars=scalars,
+            feed=Feed(self._train, device, "training"),
+            stepper=stepper,
+            schedule=self._schedule,
+            keeper=keeper,
+            evaluator=self._evaluator(Setting(device, scalars, partial(precision, device, config.amp), group.add_up)),
+        )
+
+    def _evaluator(self, setting: Setting) -> Evaluator | None:
+        if self._val is None:
+            return None
+        fitness = Fitness(self.config.fitness, self.config.mode)
+        feed = Feed(self._val, self.device, "validation")
+        return Evaluator(self, setting, feed, self._objective, self._meters, fitness)
+
+    def _reach_ready(self, setup: Setup) -> None:
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
+        self.reach(
+            PretrainRoutineEnd,
+            parameters=sum(size for size, _ in sizes),
+            trainable=sum(size for size, trained in sizes if trained),
+            batches=setup.feed.batches,
+            val_batches=None if setup.evaluator is None else setup.evaluator.feed.batches,
+            resumed_from=None if self._saved is None else self._saved.path,
+        )
+
+    def _result(self, ending: Ending) -> TrainResult:
+        progress = self.progress
+        return TrainResult(
+            run=self._identity.run,
+            attempt=self._identity.attempt,
+            outcome="stopped" if ending.outcome == "stopped" else "completed",
+            reason=ending.reason,
+            duration=self._source.elapsed(),
+            epochs=progress.epoch,
+            step=progress.step,
+            losses=progress.losses,
+            metrics=progress.metrics,
+            best_fitness=progress.best_fitness,
+            best_epoch=progress.best_epoch,
+            best=self.best,
+            last=self.last,
+        )
+
+    def _teardown(self, ending: Ending) -> None:
+        try:
+            self.reach(Teardown, outcome=ending.outcome, reason=ending.reason, error=ending.error)
+        finally:
+            self._held.close()
+
+
+def _make_optimizer(
+    optimizer: Optimizer | Callable[[Iterable[nn.Parameter]], Optimizer], model: nn.Module
+) -> Optimizer:
+    made: object = optimizer
+    if not isinstance(optimizer, Optimizer) and callable(optimizer):
+        made = optimizer(model.parameters())
+    if not isinstance(made, Optimizer):
+        raise InvalidArgument(
+            f"the optimizer is {made!r:.80} of type {type(made).__qualname__}",
+            "expected a torch Optimizer, or a function that makes one of the parameters",
+        )
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(parameter) in own for group in made.param_groups for parameter in group["params"]):
+        raise InvalidArgument("the optimizer has none of the model's parameters", "make it of model.parameters()")
+    return made

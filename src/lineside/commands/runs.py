@@ -1,0 +1,127 @@
+"""``lineside train|val|predict|export RECIPE.py``: the four runners, on what a recipe makes."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lineside.commands.group import INTERRUPTED, TERMINATED
+from lineside.commands.overrides import override
+
+if TYPE_CHECKING:
+    from lineside.bus import Bus
+    from lineside.runners import RunResult
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE.py", show_default=False, help="Python file that builds a lineside.Recipe.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. --set epochs=5; may be repeated."),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="PATH", help="Checkpoint of a trainer, or its folder. Default: fresh weights."),
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Write plain lines, as where there is no terminal.")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log", metavar="FILE", help="Add every event to this file, as a line of JSON.")
+]
+
+
+def train(recipe: RecipeFile, settings: Settings = None, plain: Plain = False, log: LogFile = None) -> None:
+    """Train the recipe's model."""
+    from lineside.commands.recipes import load_recipe
+
+    made = load_recipe(recipe)
+    config = override(made.train, settings or ())
+    with displayed(plain, log) as bus:
+        result = made.trainer(bus=bus, config=config).run()
+    leave(result)
+
+
+def val(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    weights: Weights = None,
+    plain: Plain = False,
+    log: LogFile = None,
+) -> None:
+    """Validate the recipe's model."""
+    from lineside.commands.recipes import load_recipe
+
+    made = load_recipe(recipe)
+    config = override(made.val, settings or ())
+    with displayed(plain, log) as bus:
+        result = made.validator(weights, bus=bus, config=config).run()
+    leave(result)
+
+
+def predict(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    weights: Weights = None,
+    plain: Plain = False,
+    log: LogFile = None,
+) -> None:
+    """Predict the recipe's data and show each result."""
+    from lineside.commands.recipes import load_recipe
+
+    made = load_recipe(recipe)
+    config = override(made.predict, settings or ())
+    # Here the results are what is wanted, so none is dropped: the predictor waits for who shows them.
+    with displayed(plain, log, wait=True) as bus:
+        predictor, source = made.predictor(weights, bus=bus, config=config), made.source()
+        with predictor.stream(source) as results:
+            for _ in results:
+                pass
+
+
+def export(
+    recipe: RecipeFile,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Files to write, .pt2 or .onnx. Default: the recipe's."),
+    ] = None,
+    settings: Settings = None,
+    weights: Weights = None,
+    plain: Plain = False,
+    log: LogFile = None,
+) -> None:
+    """Export the recipe's model and verify the files."""
+    from lineside.commands.recipes import load_recipe
+
+    made = load_recipe(recipe)
+    targets: list[Path | None] = [*paths] if paths else [None]
+    configs = [override(made.export_to(target), settings or ()) for target in targets]
+    with displayed(plain, log) as bus:
+        for config in configs:
+            leave(made.exporter(weights, bus=bus, config=config).run())
+
+
+@contextmanager
+def displayed(plain: bool, log: Path | None, *, wait: bool = False) -> Generator[Bus]:
+    """Give a bus whose events are shown, and written to `log`, both in processes of their own.
+
+    Where they fall far behind, events are missed, or with `wait` the runner waits.
+    """
+    from lineside.bus import Bus, Overflow
+    from lineside.bus.subscribers import JsonLines, Progress
+
+    overflow = Overflow.WAIT if wait else Overflow.DROP
+    with Bus() as bus:
+        bus.subscribe(Progress(plain=plain), lane="process", name="progress", overflow=overflow)
+        if log is not None:
+            bus.subscribe(JsonLines(log), lane="process", name="log", overflow=overflow)
+        yield bus
+
+
+def leave(result: RunResult) -> None:
+    """End the command with the code that a signal asks for, if one stopped the run."""
+    for signal, code in (("SIGINT", INTERRUPTED), ("SIGTERM", TERMINATED)):
+        if result.reason is not None and result.reason.startswith(signal):
+            raise typer.Exit(code)

@@ -1,0 +1,170 @@
+"""Bad input is refused where it is given, with what was wrong and what was expected."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lineside.bus import Bus, BusError, CallbackRefused, PolicyRefused, RunIdRefused
+from lineside.schemas import Event, LinesideError, NotAnEvent, UnknownEventName
+
+from .support import Tick
+
+
+@pytest.mark.parametrize("use", [Bus.subscribe, Bus.on, Bus.stream])
+def test_an_unknown_event_name_is_refused_with_the_closest(bus: Bus, use: Callable[..., object]) -> None:
+    arguments: list[object] = [print] if use is Bus.subscribe else []
+    with pytest.raises(UnknownEventName, match="'on_train_batch_ends'.*did you mean 'on_train_batch_end'"):
+        use(bus, *arguments, "on_train_batch_ends")
+    with pytest.raises(NotAnEvent, match="expected an event class, a type name or a callback name, got 42"):
+        use(bus, *arguments, 42)
+
+
+async def test_next_refuses_unknown_events_too(bus: Bus) -> None:
+    with pytest.raises(NotAnEvent):
+        await bus.next(int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+class Taker:
+    def __call__(self, event: Event) -> None: ...
+
+    def two(self, event: Event, other: Event) -> None: ...
+
+
+REFUSED: list[tuple[object, str]] = [
+    (42, "cannot subscribe 42: it is not callable; expected a function that takes one event"),
+    (None, "it is not callable"),
+    (lambda: None, "it is called with one event, but too many positional arguments"),
+    (lambda one, two: None, "it is called with one event, but missing a required argument: 'two'"),
+    (lambda *, event: None, "it is called with one event, but too many positional arguments"),
+    (Taker().two, "missing a required argument: 'other'"),
+    (functools.partial(Taker().two, 1, 2), "too many positional arguments"),
+    (Taker, "it is a class; subscribe an instance of it, or a function"),
+    ("no.such.module:function", "No module named 'no'"),
+    ("json:no_such_function", "has no attribute 'no_such_function'"),
+    ("json", "expected 'package.module:function'"),
+]
+
+
+@pytest.mark.parametrize(("callback", "reason"), REFUSED, ids=[str(index) for index in range(len(REFUSED))])
+def test_a_callback_that_cannot_be_called_with_one_event_is_refused(bus: Bus, callback: Any, reason: str) -> None:
+    with pytest.raises(CallbackRefused) as refusal:
+        bus.subscribe(callback, Tick)
+    assert reason in str(refusal.value)
+    if not isinstance(callback, str):
+        with pytest.raises(CallbackRefused):
+            bus.on(Tick)(callback)
+    bus.drain()
+    assert not bus.stats().subscriptions
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        lambda event: None,
+        lambda *events: None,
+        lambda event, other=None: None,
+        Taker(),
+        functools.partial(Taker().two, 1),
+        [].append,
+        print,
+        "builtins:print",
+    ],
+    ids=str,
+)
+def test_whatever_can_be_called_with_one_event_is_accepted(bus: Bus, callback: Any) -> None:
+    bus.subscribe(callback, Tick).cancel()
+
+
+def test_an_async_callback_has_no_thread(bus: Bus) -> None:
+    async def see(_: Tick) -> None: ...
+
+    with pytest.raises(CallbackRefused, match="lane='thread' is for plain functions; an async one runs in lane='loop'"):
+        bus.subscribe(see, Tick, lane="thread")
+
+
+POLICIES: list[tuple[dict[str, Any], str]] = [
+    ({"everry": 2}, "unknown keyword 'everry'; known are name, lane, where, every, once, run, since"),
+    ({"every": 0}, "every=0: Input should be greater than or equal to 1"),
+    ({"every": "often"}, "every='often': "),
+    ({"lane": "gpu"}, "lane='gpu': Input should be 'loop', 'thread' or 'process'"),
+    ({"overflow": "explode"}, "overflow='explode': Input should be 'drop', 'latest' or 'wait'"),
+    ({"where": 42}, "where=42: Input should be callable"),
+    ({"since": -1}, "since=-1: "),
+    ({"since": "yesterday"}, "since='yesterday': "),
+    ({"timeout": 0}, "timeout=0: Input should be greater than 0"),
+    ({"timeout": float("nan")}, "timeout=nan: Input should be"),
+    ({"latency": -1}, "latency=-1: Input should be greater than or equal to 0"),
+    ({"retries": -1}, "retries=-1: "),
+    ({"max_failures": 0}, "max_failures=0: "),
+    ({"name": ""}, "name='': "),
+    ({"overflow": "wait", "backlog": 0}, "backlog=0: "),
+    ({"backlog": 5}, "backlog= goes with overflow='wait'"),
+]
+
+
+@pytest.mark.parametrize(("policy", "reason"), POLICIES, ids=[str(policy) for policy, _ in POLICIES])
+def test_a_policy_that_makes_no_sense_is_refused(bus: Bus, policy: dict[str, Any], reason: str) -> None:
+    for attempt in (bus.on, bus.stream, functools.partial(bus.subscribe, print)):
+        with pytest.raises(PolicyRefused) as refusal:
+            attempt(Tick, **policy)
+        assert str(refusal.value).startswith("cannot subscribe: ")
+        assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("keyword", [{"lane": "loop"}, {"timeout": 1}, {"retries": 1}, {"max_failures": 1}], ids=str)
+def test_a_stream_refuses_what_is_for_callbacks(bus: Bus, keyword: dict[str, Any]) -> None:
+    with pytest.raises(PolicyRefused, match="is for callbacks; a stream has none"):
+        bus.stream(Tick, **keyword)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"window": 0}, {"window_bytes": 0}, {"latency": -1}, {"latency": float("inf")}], ids=str
+)
+def test_a_bus_of_impossible_size_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(PolicyRefused, match="expected positive sizes and a latency of 0 or more seconds"):
+        Bus(**setting)
+
+
+@pytest.mark.parametrize("value", [42, "Tick", None, int, object(), [Tick]], ids=str)
+def test_only_events_can_be_published(bus: Bus, value: Any) -> None:
+    with pytest.raises(NotAnEvent, match="expected an event, or an event class and its fields, got"):
+        bus.publish(value)
+    with pytest.raises(NotAnEvent):
+        bus.source("r").publish(value)
+
+
+class Pretender:
+    urgent = False
+
+
+def test_what_only_looks_like_an_event_harms_no_other_event(bus: Bus) -> None:
+    got: list[Event] = []
+    bus.subscribe(got.append, Event)
+    for n in range(3):
+        bus.publish(Tick, n=n)
+        bus.publish(Pretender())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    bus.publish(Tick, n=3)
+    bus.drain(10)
+    assert [event.n for event in got if isinstance(event, Tick)] == [0, 1, 2, 3]
+    assert bus.stats().invalid == 3
+
+
+@pytest.mark.parametrize("run", ["a/b", "..", "a b", "x" * 65, "é", "a\n", 42], ids=repr)
+def test_an_id_that_could_not_be_a_file_name_is_refused(bus: Bus, run: Any) -> None:
+    with pytest.raises(RunIdRefused, match="is no run id: expected 1 to 64 of the characters A-Z a-z 0-9 _ -"):
+        bus.source(run)
+
+
+def test_every_error_of_the_bus_is_ours_and_also_the_fitting_builtin() -> None:
+    import lineside.bus.errors as errors
+
+    own = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BusError)]
+    assert len(own) > 8
+    for error in own:
+        assert issubclass(error, LinesideError)
+        builtins = [base for base in error.__mro__ if base.__module__ == "builtins"]
+        assert error is BusError or builtins[0] is not Exception

@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from lineside.bus import Bus
+from lineside.runners import (
+    CheckpointError,
+    CheckpointExists,
+    CheckpointMismatch,
+    CheckpointNotFound,
+    CheckpointUnreadable,
+    CheckpointUnwritable,
+    ModelMismatch,
+    OptimizerMismatch,
+    ShorterData,
+    Trainer,
+    UnsavableState,
+    load_weights,
+)
+from lineside.schemas import (
+    Event,
+    FitEpochEnd,
+    ModelSave,
+    PretrainRoutineEnd,
+    RunEnd,
+    RunStart,
+    TrainBatchEnd,
+    TrainEpochEnd,
+    TrainEpochStart,
+    TrainStart,
+    ValBatchEnd,
+)
+
+from .support import (
+    CLOSING,
+    OPENING,
+    PATIENCE,
+    T,
+    V,
+    follow,
+    make_data,
+    make_loader,
+    make_model,
+    make_trainer,
+    names,
+    of,
+    same_state,
+)
+
+Loader = Callable[[], Any]
+
+
+class Jittered(Dataset[tuple[Tensor, Tensor]]):
+    """Data whose augmentation draws from every global generator."""
+
+    def __init__(self) -> None:
+        self._data = make_data()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, target = self._data[index]
+        noise = random.random() + float(np.random.rand()) + torch.rand(1)
+        return inputs + 0.01 * noise, target
+
+
+class Unsized:
+    """An iterable of batches without a length, shuffled by the global generator."""
+
+    def __iter__(self) -> Iterator[Any]:
+        order = torch.randperm(12)
+        for start in range(0, 12, 4):
+            indices = order[start : start + 4].tolist()
+            yield tuple(torch.utils.data.default_collate([make_data()[index] for index in indices]))
+
+
+def own_generator() -> DataLoader[Any]:
+    return make_loader(generator=torch.Generator().manual_seed(7))
+
+
+def own_sampler_generator() -> DataLoader[Any]:
+    sampler = RandomSampler(make_data(), generator=torch.Generator().manual_seed(7))
+    return make_loader(shuffle=False, sampler=sampler)
+
+
+LOADERS: dict[str, Loader] = {
+    "the global generator": make_loader,
+    "a generator of the loader": own_generator,
+    "a generator of the sampler": own_sampler_generator,
+    "random augmentation": lambda: DataLoader(Jittered(), 4, shuffle=True),
+    "no length": Unsized,
+}
+
+
+def trainer_for_resuming(folder: Path, train: Any, **overrides: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "seed": 3,
+        "ema_decay": 0.9,
+        "clip_norm": 1.0,
+        "scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 1, gamma=0.5),
+    }
+    return make_trainer(folder, train=train, **{**settings, **overrides})
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    assert trainer.ema is not None
+    assert trainer.scheduler is not None
+    return {
+        "model": trainer.model.state_dict(),
+        "ema": trainer.ema.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scheduler": trainer.scheduler.state_dict(),
+        "progress": trainer.progress.state(),
+        "draw": torch.rand(3),
+    }
+
+
+def stop_at(trainer: Trainer, stage: type[Event], epoch: int, batch: int = -1) -> None:
+    @trainer.hook(stage)
+    def stop(event: Any, trainer: Trainer) -> None:
+        if event.epoch == epoch and getattr(event, "batch", batch) == batch:
+            trainer.stop()
+
+
+def interrupted_and_resumed(
+    folder: Path, loader: Loader, stage: type[Event], epoch: int, batch: int, **overrides: Any
+) -> Trainer:
+    first = trainer_for_resuming(folder, loader(), **overrides)
+    stop_at(first, stage, epoch, batch)
+    assert first.run().outcome == "stopped"
+    torch.manual_seed(99)  # another process knows nothing of the first one's generators
+    random.seed(99)
+    np.random.seed(99)
+    again = trainer_for_resuming(folder, loader(), resume=folder / "run", model=make_model(5), **overrides)
+    assert again.run().outcome == "completed"
+    return again
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize(
+    ("stage", "epoch", "batch"),
+    [
+        (TrainBatchEnd, 0, 0),
+        (TrainBatchEnd, 1, 1),
+        (TrainBatchEnd, 1, 2),
+        (TrainEpochEnd, 1, -1),
+        (ValBatchEnd, 1, 0),
+        (FitEpochEnd, 1, -1),
+    ],
+    ids=["first batch", "mid-epoch", "last batch", "before validation", "in validation", "between epochs"],
+)
+def test_a_run_that_was_stopped_and_resumed_ends_like_one_that_was_not(
+    tmp_path: Path, loader: Loader, stage: type[Event], epoch: int, batch: int
+) -> None:
+    whole = trainer_for_resuming(tmp_path / "whole", loader())
+    whole.run()
+    expected = state_of(whole)
+    resumed = interrupted_and_resumed(tmp_path / "parts", loader, stage, epoch, batch)
+    actual = state_of(resumed)
+    assert [name for name in expected if not same_state(expected[name], actual[name])] == []
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+def test_resuming_is_exact_with_accumulation_too(tmp_path: Path, loader: Loader) -> None:
+    options: dict[str, Any] = {"accumulate": 2, "schedule": "step"}
+    whole = trainer_for_resuming(tmp_path / "whole", loader(), **options)
+    whole.run()
+    expected = state_of(whole)
+    resumed = interrupted_and_resumed(tmp_path / "parts", loader, TrainBatchEnd, 1, 0, **options)
+    assert same_state(expected, state_of(resumed))
+
+
+def test_a_run_can_be_interrupted_at_every_batch(tmp_path: Path) -> None:
+    whole = trainer_for_resuming(tmp_path / "whole", make_loader())
+    whole.run()
+    expected = state_of(whole)
+    resume: dict[str, Any] = {}
+    for attempt in range(1, 11):
+        trainer = trainer_for_resuming(tmp_path / "parts", make_loader(), model=make_model(attempt - 1), **resume)
+        trainer.add_callback("on_train_batch_end", lambda trainer: trainer.stop())
+        result = trainer.run()
+        assert result.attempt == attempt
+        resume = {"resume": tmp_path / "parts" / "run"}
+    assert result.outcome == "completed"
+    assert same_state(expected, state_of(trainer))
+
+
+def test_the_events_of_a_resumed_run_go_on_where_it_was_stopped(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path, name="night-shift")
+    stop_at(first, TrainBatchEnd, 0, 1)
+    first.run()
+    events = follow(make_trainer(tmp_path, resume=tmp_path / "run"))
+    epoch = ["TrainEpochStart", *T, *T, *T, "TrainEpochEnd", *V, "ModelSave", "FitEpochEnd"]
+    rest = ["TrainEpochStart", *T, "TrainEpochEnd", *V, "ModelSave", "FitEpochEnd"]
+    assert names(events) == [*OPENING, *rest, *epoch, *V, "FitEpochEnd", *CLOSING]
+    assert {(event.run, event.attempt) for event in events} == {("night-shift", 2)}
+    assert (
+        of(events, RunStart)[0].resumed_from
+        == of(events, PretrainRoutineEnd)[0].resumed_from
+        == tmp_path / "run" / "last.pt"
+    )
+    assert (of(events, TrainStart)[0].epoch, of(events, TrainStart)[0].step) == (0, 2)
+    assert [(event.batch, event.step) for event in of(events, TrainBatchEnd)][:2] == [(2, 3), (0, 4)]
+    assert of(events, TrainEpochEnd)[0].batches == 3
+    assert of(events, TrainEpochEnd)[0].samples == 12
+
+
+def test_a_stream_of_a_resumed_run_has_its_own_attempt_only(tmp_path: Path) -> None:
+    with Bus() as bus:
+        first = make_trainer(tmp_path, bus=bus)
+        stop_at(first, TrainBatchEnd, 0, 1)
+        first.run()
+        run = make_trainer(tmp_path, bus=bus, resume=tmp_path / "run").start()
+        assert {event.attempt for event in run.stream()} == {2}
+
+
+def test_a_run_that_is_complete_can_be_continued_with_more_epochs(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+    result = make_trainer(tmp_path, epochs=3, resume=tmp_path / "run").run()
+    assert (result.epochs, result.step, result.attempt) == (3, 9, 2)
+
+
+def test_resuming_a_complete_run_evaluates_its_best_weights_again(tmp_path: Path) -> None:
+    make_trainer(tmp_path).run()
+    events = follow(make_trainer(tmp_path, resume=tmp_path / "run" / "last.pt"))
+    assert names(events) == [*OPENING, *V, "FitEpochEnd", *CLOSING]
+
+
+def test_the_checkpoint_holds_nothing_but_tensors_and_plain_data(tmp_path: Path) -> None:
+    make_trainer(tmp_path, ema_decay=0.9, scheduler=lambda o: lr_scheduler.MultiStepLR(o, [1])).run()
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state.keys() >= {"model", "optimizer", "scheduler", "ema", "random", "progress", "run", "attempt"}
+    assert (tmp_path / "run" / "last.pt").stat().st_mode & 0o777 == 0o666 & ~_umask()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_the_best_weights_can_be_loaded_into_a_model(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, ema_decay=0.9, epochs=1)
+    trainer.run()
+    model = make_model(8)
+    load_weights(model, tmp_path / "run")
+    assert trainer.ema is not None
+    assert same_state(dict(model.state_dict()), dict(trainer.ema.state_dict()))
+
+
+# ---- what cannot be resumed
+
+
+def saved_run(folder: Path, **overrides: Any) -> Path:
+    make_trainer(folder, epochs=1, **overrides).run()
+    return folder / "run" / "last.pt"
+
+
+def refused(folder: Path, error: type[CheckpointError], **overrides: Any) -> str:
+    """Try to start a run that is to be refused; return the message."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.pt")}
+    model = overrides.pop("model", None) or make_model()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    with Bus() as bus, bus.stream() as events:
+        trainer = make_trainer(folder, model=model, bus=bus, **overrides)
+        with pytest.raises(error) as caught:
+            trainer.run()
+        with pytest.raises(error):
+            trainer.start()
+        bus.drain(PATIENCE)
+        assert bus.stats().published == 0
+        events.close()
+    assert {path: path.read_bytes() for path in folder.rglob("*.pt")} == before
+    assert same_state(weights, dict(model.state_dict()))
+    return str(caught.value)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, CheckpointNotFound, resume=tmp_path / "nothing.pt")
+    assert f"there is no checkpoint at {tmp_path / 'nothing.pt'}" in message
+    (tmp_path / "empty").mkdir()
+    assert "last.pt" in refused(tmp_path, CheckpointNotFound, resume=tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[: len(data) // 2], lambda data: data[:10], lambda data: b"", lambda data: b"garbage" * 99],
+)
+def test_a_truncated_or_garbled_checkpoint_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    last = saved_run(tmp_path)
+    last.write_bytes(damage(last.read_bytes()))
+    message = refused(tmp_path, CheckpointUnreadable, resume=last)
+    assert message.startswith(f"{last} cannot be read as a checkpoint: ")
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
+    torch.save(make_model().state_dict(), tmp_path / "weights.pt")
+    assert "was not written by a Trainer" in refused(tmp_path, CheckpointUnreadable, resume=tmp_path / "weights.pt")
+    torch.save(make_model(), tmp_path / "pickled.pt")
+    assert "plain data" in refused(tmp_path, CheckpointUnreadable, resume=tmp_path / "pickled.pt")
+
+
+def test_the_weights_of_another_model_are_refused_with_what_differs(tmp_path: Path) -> None:
+    last = saved_run(tmp_path)
+    other = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    message = refused(tmp_path, ModelMismatch, resume=last, model=other)
+    assert "2.weight is in the model but not in the checkpoint" in message
+    assert "4.weight is in the checkpoint but not in the model" in message
+    wider = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(), nn.ReLU(), nn.Linear(16, 2))
+    message = refused(tmp_path, ModelMismatch, resume=last, model=wider)
+    assert "0.weight has shape (8, 4) in the checkpoint and (16, 4) in the model" in message
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    last = saved_run(tmp_path)
+    message = refused(tmp_path, OptimizerMismatch, resume=last, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    assert "it was made with Adam, this run has SGD" in message
+
+    def two_groups(parameters: Any) -> torch.optim.Optimizer:
+        first, *rest = parameters
+        return torch.optim.Adam([{"params": [first]}, {"params": rest}])
+
+    message = refused(tmp_path, OptimizerMismatch, resume=last, optimizer=two_groups)
+    assert "its parameter groups hold [6] parameters, those of this run [1, 5]" in message
+
+
+def test_another_set_up_is_refused(tmp_path: Path) -> None:
+    last = saved_run(tmp_path, name="first")
+    message = refused(tmp_path, CheckpointMismatch, resume=last, ema_decay=0.9)
+    assert "this run has a moving average (ema_decay), the checkpoint has none" in message
+    message = refused(tmp_path, CheckpointMismatch, resume=last, scheduler=lambda o: lr_scheduler.StepLR(o, 1))
+    assert "this run has a scheduler, the checkpoint has none" in message
+    message = refused(tmp_path, CheckpointMismatch, resume=last, name="second")
+    assert "it belongs to run 'first', but name='second' was given" in message
+
+
+def test_a_new_run_does_not_overwrite_another_one_unless_it_is_told_to(tmp_path: Path) -> None:
+    last = saved_run(tmp_path)
+    message = refused(tmp_path, CheckpointExists)
+    assert f"resume={str(last)!r}" in message
+    assert "overwrite=True" in message
+    assert make_trainer(tmp_path, overwrite=True, epochs=1, validate=False).run().best is None
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.pt"]
+
+
+def test_resuming_into_the_folder_of_a_third_run_is_refused(tmp_path: Path) -> None:
+    last = saved_run(tmp_path)
+    saved_run(tmp_path / "third")
+    refused(tmp_path / "third", CheckpointExists, resume=last)
+
+
+def test_resuming_into_an_empty_folder_leaves_the_first_one_alone(tmp_path: Path) -> None:
+    last = saved_run(tmp_path)
+    before = last.read_bytes()
+    result = make_trainer(tmp_path, epochs=2, resume=last, directory=tmp_path / "second").run()
+    assert result.last == tmp_path / "second" / "last.pt"
+    assert last.read_bytes() == before
+
+
+def test_resuming_with_less_data_is_refused_where_batches_are_missing(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path)
+    stop_at(first, TrainBatchEnd, 0, 1)
+    first.run()
+    with pytest.raises(ShorterData, match="the training data has 1 batches, but 2 of this epoch were done"):
+        make_trainer(tmp_path, train=make_loader(4), resume=tmp_path / "run").run()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tmp_path)
+    save = torch.save
+
+    @trainer.hook(ModelSave)
+    def fill_the_disk(event: ModelSave, trainer: Trainer) -> None:
+        def full(*arguments: Any) -> None:
+            save(*arguments)
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(torch, "save", full)
+
+    run = trainer.start()
+    events = list(run.stream(RunEnd))
+    with pytest.raises(CheckpointUnwritable, match="No space left on device"):
+        run.result(PATIENCE)
+    assert isinstance(events[0], RunEnd)
+    assert events[0].outcome == "failed"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.pt", "last.pt"]
+    monkeypatch.undo()
+    assert make_trainer(tmp_path, resume=tmp_path / "run").run().epochs == 2
+
+
+def test_state_that_a_checkpoint_cannot_hold_is_named(tmp_path: Path) -> None:
+    class Schedule(lr_scheduler.StepLR):
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "shape": {"curve": object()}}
+
+    with pytest.raises(UnsavableState, match=r"\['scheduler'\]\['shape'\]\['curve'\], <object"):
+        make_trainer(tmp_path, scheduler=lambda o: Schedule(o, 1)).run()
+
+
+def test_a_resumed_run_knows_its_best_epoch(tmp_path: Path) -> None:
+    first = make_trainer(tmp_path, epochs=2)
+    before = first.run()
+    resumed = make_trainer(
+        tmp_path, epochs=3, resume=tmp_path / "run", optimizer=lambda p: torch.optim.Adam(p, lr=0.05)
+    )
+    seen: list[Any] = []
+    resumed.hook(TrainEpochStart)(lambda _, trainer: seen.append((trainer.best_fitness, trainer.best)))
+    resumed.run()
+    assert seen == [(before.best_fitness, before.best)]

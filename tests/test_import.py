@@ -1,0 +1,111 @@
+"""What can be imported where torch is not installed, and what must not be loaded before it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import lineside
+from lineside import schemas
+from lineside.schemas import Event
+
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchmetrics", "numpy", "onnx", "onnxruntime", "sklearn"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def run(code: str) -> str:
+    """Run `code` in an interpreter of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_lineside_loads_nothing_else() -> None:
+    assert (
+        run("import sys, lineside; print({'torch', 'pydantic', 'anyio', 'rich', 'typer'} & {*sys.modules})")
+        == "set()\n"
+    )
+
+
+def test_importing_the_bus_loads_neither_torch_nor_a_display() -> None:
+    code = "import sys; from lineside import Bus, Event; print({'torch', 'numpy', 'rich', 'typer'} & {*sys.modules})"
+    assert run(code) == "set()\n"
+
+
+def test_a_machine_without_torch_publishes_and_listens() -> None:
+    code = """
+    from lineside import Bus, Event, TrainBatchEnd
+    from lineside.bus.subscribers import JsonLines, Progress
+
+    class Drift(Event):
+        score: float
+
+    with Bus() as bus:
+        bus.subscribe(lambda event: print(event.score), Drift)
+        bus.publish(Drift, score=0.5)
+    """
+    assert run(WITHOUT_TORCH + textwrap.dedent(code)) == "0.5\n"
+
+
+def test_asking_for_a_trainer_without_torch_says_what_to_install() -> None:
+    code = """
+    import lineside
+    try:
+        from lineside import Trainer
+    except ImportError as error:
+        print(isinstance(error, lineside.LinesideError), error.name, error)
+    """
+    says = "lineside.Trainer needs torch, which is not installed here: pip install 'lineside[train]'"
+    assert run(WITHOUT_TORCH + textwrap.dedent(code)) == f"True torch {says}\n"
+
+
+def test_the_command_line_without_torch_describes_the_events_and_refuses_to_train() -> None:
+    code = """
+    from typer.testing import CliRunner
+    from lineside.commands import app
+    print(CliRunner().invoke(app, ["schema", "asyncapi"]).exit_code)
+    refused = CliRunner().invoke(app, ["train", "recipe.py"])
+    print(refused.exit_code, refused.output.strip())
+    """
+    assert run(WITHOUT_TORCH + textwrap.dedent(code)).splitlines() == [
+        "0",
+        "1 error: running a recipe needs torch, which is not installed here: pip install 'lineside[train]'",
+    ]
+
+
+def test_every_name_of_the_face_is_there() -> None:
+    assert {name: getattr(lineside, name) is not None for name in lineside.__all__} == dict.fromkeys(
+        lineside.__all__, True
+    )
+    assert {*lineside.__all__} <= {*dir(lineside)}
+
+
+def test_every_event_can_be_had_from_the_face() -> None:
+    classes: list[type[Event]] = [Event, *schemas.events()]
+    for event in classes:
+        if event.__module__.startswith("lineside."):
+            assert getattr(lineside, event.__name__) is event
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    assert not hasattr(lineside, "Trainr")
+    assert not hasattr(lineside, "_private")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert lineside.__version__ == run("from importlib.metadata import version; print(version('lineside'))").strip()
