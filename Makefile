@@ -33,7 +33,7 @@ lint: $(VENV)/.dev ## ruff: rules and format
 .PHONY: types
 types: $(VENV)/.dev ## mypy and pyright, both strict
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: pytest
 pytest: $(VENV)/.dev
@@ -69,7 +69,7 @@ help: ## This list
 
 $(VENV)/.python:
 	@[ -n "$(PYTHON)" ] || { echo "No Python found. Install Python 3.11 or later, or name one: make PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Lineside needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
@@ -81,21 +81,21 @@ $(VENV)/.python:
 # gigabytes of CUDA libraries even where a CPU build of the pinned version is at hand.
 $(VENV)/.torch: $(VENV)/.python $(PINS)
 	@echo "Installing torch: some 200 MB for the CPU, some gigabytes with CUDA (see TORCH_INDEX in the Makefile)"
-	@$(INSTALL) --quiet pip
+	@$(INSTALL) --quiet --quiet pip
 	@$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch
 	@echo "Installing lineside and what the demo needs"
-	@$(INSTALL) --quiet --editable '.[demo]'
+	@$(INSTALL) --quiet --quiet --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing the development tools"
-	@$(INSTALL) --quiet --group dev
+	@$(INSTALL) --quiet --quiet --group dev
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
 	@echo "Installing the peers that the benchmarks compare with"
-	@$(INSTALL) --quiet --group bench
+	@$(INSTALL) --quiet --quiet --group bench
 	@touch $@

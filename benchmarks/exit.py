@@ -9,59 +9,22 @@ the interpreter; the baseline is the same program with nothing hung.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import Report, Spread, Table, arguments, interleave, paired
+import psutil
+from hanging import Nudge, awaits, blocks, refuses, returns, sleeps
+from harness import Report, Spread, Table, arguments, interleave
 
 from lineside import Bus
-from lineside.schemas import Event
 
-FOR_EVER = 3600.0
 NOTHING = "nothing hung"
-
-
-class Nudge(Event):
-    """Starts a callback that hangs; the file says that it has begun."""
-
-    begun: Path
-
-
-# ---------------------------------------------------------------------------------------------------- what may hang
-
-
-async def awaits(event: Nudge) -> None:
-    event.begun.touch()
-    await asyncio.sleep(FOR_EVER)
-
-
-async def blocks(event: Nudge) -> None:
-    event.begun.touch()
-    time.sleep(FOR_EVER)  # noqa: ASYNC251 (a mistake, made on purpose: the loop stands still)
-
-
-async def refuses(event: Nudge) -> None:
-    event.begun.touch()
-    while True:
-        try:
-            await asyncio.sleep(FOR_EVER)
-        except asyncio.CancelledError:
-            continue
-
-
-def sleeps(event: Nudge) -> None:
-    event.begun.touch()
-    time.sleep(FOR_EVER)
-
-
-def returns(event: Nudge) -> None:
-    event.begun.touch()
-
 
 KINDS = {
     NOTHING: (returns, "thread"),
@@ -73,6 +36,9 @@ KINDS = {
 }
 UNCLOSED = " (the bus never closed)"
 
+_kept: list[Bus] = []
+"""Keeps a bus that nobody closes from being collected: the interpreter finds it when it exits."""
+
 
 # ------------------------------------------------------------------------------------------------------ in the child
 
@@ -82,12 +48,13 @@ def child(kind: str) -> None:
     callback, lane = KINDS[kind.removesuffix(UNCLOSED)]
     with tempfile.TemporaryDirectory() as folder:
         bus = Bus()
+        _kept.append(bus)
         bus.subscribe(callback, Nudge, lane=lane)
         begun = Path(folder) / "begun"
         bus.publish(Nudge, begun=begun)
         while not begun.exists():
             time.sleep(0.005)
-    print(time.time(), flush=True)
+    print(time.time(), *[process.pid for process in psutil.Process().children()], flush=True)
     if not kind.endswith(UNCLOSED):
         bus.close()
 
@@ -95,14 +62,44 @@ def child(kind: str) -> None:
 # ----------------------------------------------------------------------------------------------------- in the parent
 
 
-def measure(kind: str) -> float:
-    """Return the seconds from the end of the child's work to its exit."""
+@dataclass(frozen=True)
+class Leaving:
+    """How a process left: seconds from the end of its work, and how many of its own processes outlived it."""
+
+    seconds: float
+    left_behind: int
+
+
+def measure(kind: str) -> Leaving:
     command = [sys.executable, "-W", "ignore::ResourceWarning", __file__, "--child", kind]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    ended = time.time()
-    if done.returncode != 0:
-        raise SystemExit(f"{kind}: exit status {done.returncode}\n{done.stderr}")
-    return ended - float(done.stdout.split()[0])
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        assert process.stdout is not None
+        done, *children = process.stdout.readline().split() or ["nan"]
+        status = process.wait(timeout=120)
+        ended = time.time()
+        if status != 0:
+            errors.seek(0)
+            raise SystemExit(f"{kind}: exit status {status}\n{errors.read()}")
+    return Leaving(ended - float(done), _end([int(pid) for pid in children]))
+
+
+def _end(pids: list[int]) -> int:
+    """Kill those of `pids` that are still running a second later, and return how many there were."""
+    time.sleep(1)
+    alive = [process for pid in pids if (process := _running(pid))]
+    for process in alive:
+        process.kill()
+    return len(alive)
+
+
+def _running(pid: int) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return process if process.status() != psutil.STATUS_ZOMBIE else None
+    return None
 
 
 def main() -> None:
@@ -118,10 +115,11 @@ def main() -> None:
     results = interleave({kind: partial(measure, kind) for kind in names}, rounds)
     table = Table(
         "seconds from the end of the work to the end of the process",
-        {"what hangs": "{}", "s": "{:.2f}", "ratio": "{:.0f}x"},
+        {"what hangs": "{}", "s": "{:.2f}", "processes left": "{}"},
     )
-    for kind, seconds in results.items():
-        table.add(kind, Spread.of(seconds), paired(seconds, results[NOTHING]))
+    for kind, rounds_of_it in results.items():
+        seconds = Spread.of([leaving.seconds for leaving in rounds_of_it])
+        table.add(kind, seconds, max(leaving.left_behind for leaving in rounds_of_it))
     report.show(table)
     report.finish()
 

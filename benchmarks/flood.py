@@ -109,7 +109,7 @@ def _publish(publish: Publish, number: int) -> float:
 
 async def _handled(counters: Sequence[Counter], missed: Missed, number: int) -> None:
     """Wait until every event was delivered or announced as missed."""
-    while counters and sum(counter.seen for counter in counters) + missed() < number * len(counters):
+    while counters and sum(counter.seen for counter in counters) + missed() < number * len(counters):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -169,7 +169,8 @@ def main() -> None:
 
 
 def table(beside: bool, results: dict[str, list[list[int]]]) -> Table:
-    title = f"ms from publish to callback, 1 kHz, {'two slow neighbours' if beside else 'alone'}; median (min..max) of the rounds"
+    who = "two slow neighbours" if beside else "alone"
+    title = f"ms from publish to callback, 1 kHz, {who}; median (min..max) of the rounds"
     columns = {
         "contender": "{}",
         "p50 ms": "{:.3f}",

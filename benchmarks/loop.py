@@ -4,8 +4,8 @@
 
 A small network is trained by torch on the CPU, sized so that a bare step takes about 1, 10 and 100 ms here. Every step
 publishes the five events that the trainer publishes, to the ten subscribers that `ten.py` describes. Slices of the bare
-loop and of the contender alternate (bare, contender, bare, contender …), every slice starts when all that went before is
-delivered, and the ratio is that of neighbouring slices. `catch-up` is how long after a slice the last subscriber was
+loop and of the contender alternate (bare, contender, bare, contender …), every slice starts when all that went before
+is delivered, and the ratio is that of neighbouring slices. `catch-up` is how long after a slice the last subscriber was
 done, and `refused` counts the events that a bus did not take.
 """
 
@@ -328,6 +328,7 @@ def measure(
     training: Training, open_contender: Callable[[], AbstractContextManager[Contender]], steps: int, pairs: int
 ) -> Pairs:
     bare, with_it, catch_up = [], [], []
+    training.run(max(2, steps // 10), None)
     with open_contender() as contender:
         training.run(max(2, steps // 10), contender.publish)  # start its threads and processes
         contender.settle()
@@ -341,7 +342,7 @@ def measure(
 
 
 def compare(milliseconds: float, rounds: int, *, quick: bool) -> Table:
-    training = sized(milliseconds / 1e3)
+    training = Training(16) if quick else sized(milliseconds / 1e3)
     steps = 10 if quick else max(10, int(1000 / milliseconds))
     chosen = dict(list(CONTENDERS.items())[:4]) if quick else CONTENDERS
     runs = {name: partial(measure, training, setup, steps, 1 if quick else PAIRS) for name, setup in chosen.items()}
@@ -351,7 +352,7 @@ def compare(milliseconds: float, rounds: int, *, quick: bool) -> Table:
 def table(milliseconds: float, training: Training, results: dict[str, list[Pairs]]) -> Table:
     bare = [rate for rounds in results.values() for pairs in rounds for rate in pairs.bare]
     took = 1e3 / Spread.of(bare).median
-    title = f"steps of {milliseconds:g} ms (bare: {took:.2f} ms, batch size {training.batch_size}); median (min..max) of all pairs"
+    title = f"steps of {milliseconds:g} ms (bare: {took:.2f} ms); median (min..max) of all pairs"
     columns = {
         "contender": "{}",
         "steps/s": "{:,.0f}",

@@ -27,6 +27,16 @@ def batch_end() -> TrainBatchEnd:
     return TrainBatchEnd(**BATCH)
 
 
+class Small(Event, urgent=False):
+    """An event of two fields, as a user may define one, besides the envelope that all events have."""
+
+    step: int
+    loss: float
+
+
+SMALL: dict[str, Any] = {"step": 107, "loss": 0.25}
+
+
 class Counter:
     """A subscriber that does nothing but count, as an async callback or a plain one."""
 

@@ -1,17 +1,17 @@
 """The ten subscribers of the promise "the loop keeps going", as members that any contender can serve.
 
-| member     | events                    | what it does                                                | lane on our bus |
-|------------|---------------------------|-------------------------------------------------------------|-----------------|
-| file log   | TrainBatchEnd             | async: a line of text; anyio writes 50 lines at a time      | loop            |
-| webhook    | TrainBatchEnd             | async: posts JSON to a local socket that another process reads | loop         |
-| heavy      | TrainBatchEnd             | burns 1 ms of CPU                                           | process         |
-| JSON lines | all five                  | the shipped `JsonLines` (until the journal is there)        | process         |
-| progress   | all five                  | the shipped `Progress`, plain, to nowhere                   | process         |
-| chart      | TrainBatchEnd             | a stream: `async for`, keeps the last 1,000 losses          | stream          |
-| steps      | OptimizerStep, ParamsUpdate | a stream: `async for`, counts                             | stream          |
-| mean       | TrainBatchEnd             | async: a running mean of the losses                         | loop            |
-| alarm      | TrainBatchEnd             | plain: looks for a loss above a limit                       | thread          |
-| memory     | TrainBatchEnd, every 20th | plain: reads the resident memory of the process             | thread          |
+| member     | events                      | what it does                                  | lane    |
+|------------|-----------------------------|-----------------------------------------------|---------|
+| file log   | TrainBatchEnd               | async: anyio writes lines of text, 50 a time  | loop    |
+| webhook    | TrainBatchEnd               | async: JSON to a socket another process reads | loop    |
+| heavy      | TrainBatchEnd               | burns 1 ms of CPU                             | process |
+| JSON lines | all five                    | the shipped `JsonLines`, until the journal is | process |
+| progress   | TrainBatchStart and -End    | the shipped `Progress`, plain, to nowhere     | process |
+| chart      | TrainBatchEnd               | a stream: keeps the last 1,000 losses         | stream  |
+| steps      | OptimizerStep, ParamsUpdate | a stream: counts                              | stream  |
+| mean       | TrainBatchEnd               | async: a running mean of the losses           | loop    |
+| alarm      | TrainBatchEnd               | plain: looks for a loss above a limit         | thread  |
+| memory     | TrainBatchEnd, every 20th   | plain: reads the memory of the process        | thread  |
 
 Served by the original's way (`inline`) each is a plain function in the loop's own thread. The peers know no lanes:
 their plain functions run on the event loop.
@@ -51,6 +51,7 @@ STEP_EVENTS = (TrainBatchStart, OptimizerStep, ParamsUpdate, BeforeZeroGrad, Tra
 
 LINES_A_WRITE = 50
 BURN_SECONDS = 0.001
+STATM = Path("/proc/self/statm")
 
 AsyncCallback = Callable[[Any], Awaitable[None]]
 PlainCallback = Callable[[Any], None]
@@ -138,7 +139,7 @@ class QuietProgress(Progress):
     """The shipped progress, drawn where nobody looks."""
 
     def plain_display(self) -> Display:
-        return PlainDisplay(open(os.devnull, "w"))
+        return PlainDisplay(Path(os.devnull).open("w"))
 
 
 class Chart:
@@ -192,7 +193,7 @@ class Memory:
         self.resident = 0
 
     def handle(self, event: Event) -> None:
-        with open("/proc/self/statm") as statm:
+        with STATM.open() as statm:
             self.resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -217,7 +218,7 @@ class Ten:
             Member("webhook", end, webhook.receive, webhook.handle, "loop"),
             Member("heavy", end, burn, burn, "process"),
             Member("JSON lines", STEP_EVENTS, self._lines, self._lines, "process"),
-            Member("progress", STEP_EVENTS, self._progress, self._progress, "process"),
+            Member("progress", (TrainBatchStart, TrainBatchEnd), self._progress, self._progress, "process"),
             Member("chart", end, chart.handle, chart.handle, "stream"),
             Member("steps", (OptimizerStep, ParamsUpdate), steps.handle, steps.handle, "stream"),
             Member("mean", end, mean.receive, mean.handle, "loop"),

@@ -23,13 +23,14 @@ from typing_extensions import Unpack
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
 from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
-from .inbox import ClosedInbox, ForkedInbox, Inbox, retire, serving
+from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
 from .policy import Lane, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
 from .portal import Portals
 from .process import Feeder, import_callback, pickle_callback
 from .sequencer import Sequencer
+from .serving import serving
 from .source import Source
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats

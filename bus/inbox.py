@@ -9,17 +9,11 @@ import time
 import warnings
 import weakref
 from collections import deque
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .bell import Bell
 from .entry import Command, Entry, LateEntry
-
-if TYPE_CHECKING:
-    from .subscription import Subscription
-
-serving: ContextVar[Subscription | None] = ContextVar("serving", default=None)
-"""The subscription whose callback the current code runs in."""
+from .serving import serving
 
 GIVE_WAY_SECONDS = 0.05
 """Longest wait of one publish while the sequencer, which waits for nobody, catches up with a flood."""

@@ -12,8 +12,8 @@ from typing import Protocol
 from ..schemas import Event
 from .bell import Bell
 from .calls import AsyncCall, SyncCall
-from .inbox import serving
 from .portal import Portal
+from .serving import serving
 from .subscription import Subscription
 
 logger = logging.getLogger("lineside.bus")

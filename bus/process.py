@@ -178,7 +178,7 @@ class Feeder:
             if sidecar is None:
                 return []
             sidecar.send((self._careful or self._subscription.policy.timeout is not None, parcels))
-            while done < len(parcels):
+            while done < len(parcels) and self._subscription.open:
                 done += self._hear(sidecar, items[len(items) - len(parcels) + done])
             self._careful = False
         except TimeoutError:

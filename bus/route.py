@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +14,27 @@ from .subscription import Subscription
 
 NUMBERS: tuple[object, ...] = (int, float, bool, int | None, float | None, dict[str, float])
 """Types of fields that weigh next to nothing."""
+
+BUILD_SECONDS = 1.0
+"""Longest time that a fork waits for a class to be built."""
+
+_building = threading.RLock()
+"""Held while pydantic builds a class: a child that was forked meanwhile would find pydantic's lock held for ever."""
+
+
+def _let_fork() -> None:
+    with contextlib.suppress(RuntimeError):  # the time was up
+        _building.release()
+
+
+def _renew() -> None:
+    global _building
+    _building = threading.RLock()
+
+
+os.register_at_fork(
+    before=lambda: _building.acquire(timeout=BUILD_SECONDS), after_in_parent=_let_fork, after_in_child=_renew
+)
 
 
 class Route:
@@ -35,7 +59,10 @@ class Route:
 
 
 def _validator(cls: type[Event]) -> Callable[[Any], Event]:
-    complete = cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False)
+    complete = cls.__pydantic_complete__
+    if not complete:
+        with _building, contextlib.suppress(Exception):  # validating will say why, event by event
+            complete = cls.model_rebuild(raise_errors=False) is not False
     return cls.__pydantic_validator__.validate_python if complete else cls.model_validate
 
 

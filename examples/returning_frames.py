@@ -17,7 +17,7 @@ from torch import Tensor
 from lineside import Predictor
 from lineside.demo.digits import digits
 from lineside.demo.recipe import recipe
-from lineside.runners import PredictBatch
+from lineside.runners.predictor import PredictBatch
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lineside import Bus, PredictBatchEnd, Predictor, Run
 from lineside.demo.digits import digits
 from lineside.demo.recipe import recipe
-from lineside.runners import PredictBatch, PredictResult
+from lineside.runners.predictor import PredictBatch, PredictResult
 from lineside.schemas import encode
 
 

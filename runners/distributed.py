@@ -5,6 +5,7 @@ A process that runs alone has a `Group` too, whose answers are its own.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -75,10 +76,9 @@ class ProcessGroup(Group):
     """
 
     def __init__(self, device: torch.device, timeout: timedelta = timedelta(minutes=30)) -> None:
-        self._own = not dist.is_initialized()
-        if self._own:
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=timeout)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+            atexit.register(_leave)  # not with the run: a process cannot join a second time
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self._control: Any = _collective.new_group(backend="gloo", timeout=timeout)
@@ -108,6 +108,7 @@ class ProcessGroup(Group):
 
     def agree_now(self, wish: int) -> int:
         """Return the largest wish of all processes as of this call."""
+        self._settle()
         wishes = torch.tensor([wish])
         _collective.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._control)
         return int(wishes[0])
@@ -138,10 +139,14 @@ class ProcessGroup(Group):
         return [float(value) for value in total]
 
     def close(self) -> None:
-        """Leave the group; the process group too, if it was made here."""
+        """Leave the group of the run."""
         self._pending = None
-        if self._own and dist.is_initialized():
-            dist.destroy_process_group()
+        dist.destroy_process_group(self._control)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def join(device: str) -> tuple[Group, torch.device]:

@@ -28,12 +28,13 @@ class Holds:
         self.hooks = hooks
         self.awaited = awaited
         self._waiting: set[Hold[Any]] = set()
-        self._over = False
+        self.over = False
+        """Whether the run is over."""
 
     def add(self, hold: Hold[Any]) -> None:
         """Tell `hold` when the run is over; at once if it is over already."""
         self._waiting.add(hold)
-        if self._over:  # after the addition: `end` in another thread sees the hold, or the hold sees the end
+        if self.over:  # after the addition: `end` in another thread sees the hold, or the hold sees the end
             hold.end()
 
     def discard(self, hold: Hold[Any]) -> None:
@@ -42,7 +43,7 @@ class Holds:
 
     def end(self) -> None:
         """The run is over: tell everybody who waits."""
-        self._over = True
+        self.over = True
         for hold in tuple(self._waiting):
             hold.end()
 
@@ -72,7 +73,8 @@ class Hold(Generic[E]):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> E:
-        self._holds.awaited.refuse_blocking(f"hold({self._wanted})", "use `async with run.hold(...)`")
+        if not self._holds.over:
+            self._holds.awaited.refuse_blocking(f"hold({self._wanted})", "use `async with run.hold(...)`")
         self._wait_at_stage()
         try:
             return self._take(self._offer.result(self._timeout))
@@ -81,7 +83,8 @@ class Hold(Generic[E]):
             raise self._explain(error) from None
 
     async def __aenter__(self) -> E:
-        self._holds.awaited.refuse(f"hold({self._wanted})")
+        if not self._holds.over:
+            self._holds.awaited.refuse(f"hold({self._wanted})")
         self._loop = asyncio.get_running_loop()
         self._wait_at_stage()
         try:

@@ -21,7 +21,8 @@ from .hold import Hold, Holds
 from .results import RunResult
 
 R = TypeVar("R", bound=RunResult)
-E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 State = Literal["running", "paused", "stopping", "completed", "stopped", "failed"]
 
@@ -45,8 +46,9 @@ class Run(Generic[R]):
         self._position = position
         self._control = control
         self._holds = holds
-        self._outcome: _Outcome[R] = _Outcome(id)
-        weakref.finalize(self, self._outcome.report_if_lost)
+        self._outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
+        self._outcome.set_running_or_notify_cancel()  # from now on a cancelled reader cannot cancel it
+        self._unasked = weakref.finalize(self, _report_if_lost, id, self._outcome)
 
     def work(self, execute: Callable[[], R]) -> None:
         """Begin: have `execute` called in a daemon thread. The interpreter's exit stops it at the next batch."""
@@ -58,13 +60,16 @@ class Run(Generic[R]):
         try:
             result = execute()
         except BaseException as error:
-            self._holds.end()
-            self._outcome.future.set_exception(error)
+            outcome = self._over()
+            del self  # the error's traceback has this frame: it must not keep a handle alive that nobody holds any more
+            outcome.set_exception(error)
         else:
-            self._holds.end()
-            self._outcome.future.set_result(result)
-        finally:
-            atexit.unregister(self._stop_at_exit)
+            self._over().set_result(result)
+
+    def _over(self) -> concurrent.futures.Future[R]:
+        atexit.unregister(self._stop_at_exit)
+        self._holds.end()
+        return self._outcome
 
     def _stop_at_exit(self, thread: threading.Thread) -> None:
         self.stop("the interpreter exits")
@@ -74,13 +79,13 @@ class Run(Generic[R]):
 
     def done(self) -> bool:
         """Return whether the run is over."""
-        return self._outcome.future.done()
+        return self._outcome.done()
 
     @property
     def state(self) -> State:
         """What the run is doing, or how it ended."""
         if self.done():
-            return self._outcome.state
+            return "failed" if self._outcome.exception() is not None else self._outcome.result().outcome
         if self._control.stopping:
             return "stopping"
         return "paused" if self._control.paused else "running"
@@ -94,14 +99,22 @@ class Run(Generic[R]):
         """
         if not self.done():
             self._holds.awaited.refuse_blocking("run.result()", "use `await run`")
-        if not concurrent.futures.wait([self._outcome.ask()], timeout).done:
+        if not concurrent.futures.wait([self._outcome], timeout).done:
             raise StageNotReached(self.id, "its end", timeout)
-        return self._outcome.future.result()
+        self._unasked.detach()
+        return self._outcome.result()
 
     def __await__(self) -> Generator[Any, None, R]:
         if not self.done():
             self._holds.awaited.refuse("await run")
-        return asyncio.wrap_future(self._outcome.ask()).__await__()
+        return self._wait().__await__()
+
+    async def _wait(self) -> R:
+        try:
+            return await asyncio.wrap_future(self._outcome)
+        finally:
+            if self.done():
+                self._unasked.detach()
 
     # ---- steering
 
@@ -120,7 +133,9 @@ class Run(Generic[R]):
     # ---- reading
 
     @overload
-    def stream(self, *types: type[E], **policy: Unpack[PolicyKeywords]) -> Stream[E]: ...
+    def stream(self, t1: type[E1], /, **policy: Unpack[PolicyKeywords]) -> Stream[E1]: ...
+    @overload
+    def stream(self, t1: type[E1], t2: type[E2], /, **policy: Unpack[PolicyKeywords]) -> Stream[E1 | E2]: ...
     @overload
     def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Event]: ...
     def stream(self, *types: type[Event] | str, **policy: Unpack[PolicyKeywords]) -> Stream[Any]:
@@ -133,14 +148,17 @@ class Run(Generic[R]):
 
     @overload
     async def next(
-        self, *types: type[E], where: Callable[[E], bool] | None = None, timeout: float | None = None
-    ) -> E: ...
+        self, t1: type[E1], /, *, where: Callable[[E1], bool] | None = None, timeout: float | None = None
+    ) -> E1: ...
     @overload
     async def next(
         self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
     ) -> Event: ...
     async def next(
-        self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
+        self,
+        *types: type[Event] | str,
+        where: Callable[[Any], bool] | None = None,
+        timeout: float | None = None,
     ) -> Event:
         """Wait for the next event of this run among `types` for which `where` is true, and return it.
 
@@ -165,12 +183,12 @@ class Run(Generic[R]):
 
     @overload
     def hold(
-        self, *types: type[E], where: Callable[[E], bool] | None = None, timeout: float | None = None
-    ) -> Hold[E]: ...
+        self, t1: type[E1], /, *, where: Callable[[E1], bool] | None = None, timeout: float | None = None
+    ) -> Hold[E1]: ...
     @overload
     def hold(
         self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
-    ) -> Hold[Any]: ...
+    ) -> Hold[Event]: ...
     def hold(
         self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
     ) -> Hold[Any]:
@@ -189,27 +207,7 @@ class Run(Generic[R]):
         return f"<Run {self.id} {self.state}>"
 
 
-class _Outcome(Generic[R]):
-    """How a run ended, and whether anybody asked."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-        self._asked = False
-        self.future: concurrent.futures.Future[R] = concurrent.futures.Future()
-        self.future.set_running_or_notify_cancel()  # from now on a cancelled reader cannot cancel it
-
-    def ask(self) -> concurrent.futures.Future[R]:
-        """Return the future, and note that somebody wants it."""
-        self._asked = True
-        return self.future
-
-    @property
-    def state(self) -> State:
-        """How it ended; only once it has."""
-        return "failed" if self.future.exception() is not None else self.future.result().outcome
-
-    def report_if_lost(self) -> None:
-        """Log the error if the run failed and nobody asked."""
-        error = self.future.exception() if self.future.done() else None
-        if error is not None and not self._asked:
-            logger.error("run %s failed, and nobody asked for its result", self._run, exc_info=error)
+def _report_if_lost(run: str, outcome: concurrent.futures.Future[Any]) -> None:
+    error = outcome.exception() if outcome.done() else None
+    if error is not None:
+        logger.error("run %s failed, and nobody asked for its result", run, exc_info=error)

@@ -32,7 +32,8 @@ from .scalars import Snapshot
 
 C = TypeVar("C", bound=RunnerConfig)
 R = TypeVar("R", bound=RunResult)
-E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
 
 
 logger = logging.getLogger("lineside.runners")
@@ -158,7 +159,11 @@ class Runner(ABC, Generic[C, R]):
         self._control.resume()
 
     @overload
-    def hook(self, *types: type[E]) -> Callable[[Callable[[E, Self], object]], Hook[E, Self]]: ...
+    def hook(self, t1: type[E1], /) -> Callable[[Callable[[E1, Self], object]], Hook[E1, Self]]: ...
+    @overload
+    def hook(
+        self, t1: type[E1], t2: type[E2], /
+    ) -> Callable[[Callable[[E1 | E2, Self], object]], Hook[E1 | E2, Self]]: ...
     @overload
     def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]: ...
     def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from .config import TrainConfig
 from .distributed import Group
 from .ema import Ema
+from .errors import InvalidObjective
 from .inference import precision
 from .objective import Loss, Objective
 
@@ -64,6 +65,11 @@ class Stepper:
     def _forward_backward(self, batch: Any, window: int) -> Loss:
         with precision(self._device, self._config.amp):
             loss = self._objective.loss(self._called, batch)
+        if not loss.total.requires_grad:
+            raise InvalidObjective(
+                "the loss does not depend on the model's parameters, so nothing can be trained",
+                "compute it from the model's outputs, without detach(), item() or no_grad()",
+            )
         torch.autograd.backward(self.scaler.scale(loss.total / window if window > 1 else loss.total))
         return loss
 

@@ -70,8 +70,9 @@ def test_asking_for_a_trainer_without_torch_says_what_to_install() -> None:
     except ImportError as error:
         print(isinstance(error, lineside.LinesideError), error.name, error)
     """
-    says = "lineside.Trainer needs torch, which is not installed here: pip install 'lineside[train]'"
-    assert run(WITHOUT_TORCH + textwrap.dedent(code)) == f"True torch {says}\n"
+    says = run(WITHOUT_TORCH + textwrap.dedent(code))
+    assert says.startswith("True numpy lineside.Trainer needs packages that are not installed here")
+    assert says.endswith("pip install 'lineside[train]'\n")
 
 
 def test_the_command_line_without_torch_describes_the_events_and_refuses_to_train() -> None:
@@ -82,10 +83,9 @@ def test_the_command_line_without_torch_describes_the_events_and_refuses_to_trai
     refused = CliRunner().invoke(app, ["train", "recipe.py"])
     print(refused.exit_code, refused.output.strip())
     """
-    assert run(WITHOUT_TORCH + textwrap.dedent(code)).splitlines() == [
-        "0",
-        "1 error: running a recipe needs torch, which is not installed here: pip install 'lineside[train]'",
-    ]
+    described, refused = run(WITHOUT_TORCH + textwrap.dedent(code)).splitlines()
+    assert described == "0"
+    assert refused.startswith("1 error: running a recipe needs packages that are not installed here")
 
 
 def test_every_name_of_the_face_is_there() -> None:
@@ -98,7 +98,7 @@ def test_every_name_of_the_face_is_there() -> None:
 def test_every_event_can_be_had_from_the_face() -> None:
     classes: list[type[Event]] = [Event, *schemas.events()]
     for event in classes:
-        if event.__module__.startswith("lineside."):
+        if event.__module__.startswith("lineside.schemas"):
             assert getattr(lineside, event.__name__) is event
 
 

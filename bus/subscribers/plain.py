@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -33,12 +34,12 @@ class PlainDisplay:
 
     def show(self, event: Event) -> None:
         """Write what `event` says; most events say nothing here."""
-        written = False
-        for line in self.lines(event):
-            print(line, file=self._stream)
-            written = True
-        if written:
-            self._stream.flush()
+        lines = list(self.lines(event))
+        if lines:
+            try:
+                print(*lines, sep="\n", file=self._stream, flush=True)
+            except BrokenPipeError:
+                _discard(self._stream)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -67,6 +68,13 @@ class PlainDisplay:
                 yield _line(event.kind, wording.ending(event))
             case _:
                 yield from _other(event)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is written from now on vanish: whoever read it has left, as `head` does."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _epoch(event: FitEpochEnd) -> str:

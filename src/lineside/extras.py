@@ -23,8 +23,9 @@ class MissingExtra(LinesideError, ImportError):
     """Something was asked for whose packages are not installed."""
 
     def __init__(self, what: str, package: str) -> None:
+        extra = EXTRAS[package]
         super().__init__(
-            f"{what} needs {package}, which is not installed here: pip install 'lineside[{EXTRAS[package]}]'",
+            f"{what} needs packages that are not installed here, {package} among them: pip install 'lineside[{extra}]'",
             name=package,
         )
 

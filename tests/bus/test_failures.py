@@ -340,16 +340,25 @@ class Prophecy(Beat, name="tests.Prophecy"):
     of: NeverDefined  # type: ignore[name-defined]  # noqa: F821  # pyright: ignore[reportUndefinedVariable]
 
 
-def test_a_class_that_pydantic_cannot_complete_is_a_misfit(bus: Bus) -> None:
+class Enigma:
+    """Something that pydantic knows nothing of."""
+
+
+class Riddle(Beat, name="tests.Riddle"):
+    of: Enigma
+
+
+@pytest.mark.parametrize(("cls", "reason"), [(Prophecy, "NeverDefined"), (Riddle, "Enigma")])
+def test_a_class_that_pydantic_cannot_build_is_a_misfit(bus: Bus, cls: type[Event], reason: str) -> None:
     got: list[Event] = []
     bus.subscribe(got.append, Event)
-    bus.publish(Prophecy, n=1, of=2)
+    bus.publish(cls, n=1, of=2)
     bus.publish(Tick, n=3)
     for _ in range(2):
         bus.drain(PATIENCE)
     assert numbers(got) == [3]
     (missed,) = [event for event in got if isinstance(event, EventsMissed)]
-    assert "NeverDefined" in missed.detail
+    assert reason in missed.detail
 
 
 class Baggage(Event, name="tests.Baggage"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from lineside.bus import Bus
 from lineside.schemas import Event
@@ -18,10 +19,15 @@ def test_names_say_which_callback_it_is(bus: Bus) -> None:
 
     def see(event: Event) -> None: ...
 
-    names = [
-        bus.subscribe(callback, Tick).name
-        for callback in (see, Writer(), Writer().write, functools.partial(see), lambda _: None, print)
+    callbacks: list[Callable[[Event], None]] = [
+        see,
+        Writer(),
+        Writer().write,
+        functools.partial(see),
+        lambda event: None,
+        print,
     ]
+    names = [bus.subscribe(callback, Tick).name for callback in callbacks]
     names += [bus.subscribe("builtins:print", Tick).name, bus.subscribe(see, Tick, name="mine").name]
     assert names == ["see-1", "Writer-2", "Writer.write-3", "see-4", "<lambda>-5", "print-6", "print-7", "mine"]
 
@@ -54,7 +60,7 @@ def test_the_bus_counts_what_was_published(bus: Bus) -> None:
         assert stats.memory == 12
         assert [other.name for other in stats.subscriptions] == ["stream-1"]
         assert stream.stats == stats.subscriptions[0]
-    assert repr(bus) == "<Bus 12 events, 0 subscriptions>" or "1 subscriptions" in repr(bus)
+        assert repr(bus) == "<Bus 12 events, 1 subscriptions>"
 
 
 def test_nothing_is_built_where_nothing_is_subscribed(bus: Bus) -> None:

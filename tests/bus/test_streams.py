@@ -19,6 +19,10 @@ async def read(stream: Stream[Event]) -> list[int]:
     return numbers([event async for event in stream])
 
 
+def read_on_a_loop_of_its_own(stream: Stream[Event]) -> list[int]:
+    return asyncio.run(read(stream))
+
+
 def end(bus: Bus, run: str) -> None:
     bus.source(run).publish(RunEnd, kind="train", outcome="completed", duration=0)
 
@@ -34,7 +38,7 @@ async def test_async_for_gives_the_events_in_order_until_the_bus_closes() -> Non
 
 def test_for_gives_the_events_in_order_until_the_bus_closes() -> None:
     with ThreadPoolExecutor(1) as pool, Bus() as bus:
-        reading = pool.submit(lambda stream: numbers(stream), bus.stream(Tick))
+        reading = pool.submit(numbers, bus.stream(Tick))
         for n in range(1000):
             bus.publish(Tick, n=n)
         bus.close()
@@ -62,7 +66,7 @@ def test_several_loops_read_at_once() -> None:
     streams: list[Stream[Tick]] = []
     with ThreadPoolExecutor(4) as pool, Bus() as bus:
         streams += [bus.stream(Tick) for _ in range(4)]
-        reading = [pool.submit(lambda stream: asyncio.run(read(stream)), stream) for stream in streams]
+        reading = [pool.submit(read_on_a_loop_of_its_own, stream) for stream in streams]
         for n in range(1000):
             bus.publish(Tick, n=n)
         bus.close()
@@ -109,7 +113,7 @@ async def test_closing_a_stream_ends_the_one_who_waits_for_it(bus: Bus) -> None:
 def test_closing_a_stream_ends_the_thread_that_waits_for_it(bus: Bus) -> None:
     stream = bus.stream(Tick)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(lambda: numbers(stream))
+        waiting = pool.submit(numbers, stream)
         stream.close()
         assert waiting.result(PATIENCE) == []
 
@@ -203,7 +207,7 @@ def test_the_loop_closed_under_a_reader_harms_nobody() -> None:
 
 async def test_a_cancelled_reader_loses_no_event(bus: Bus) -> None:
     with bus.stream(Tick) as stream:
-        waiting = asyncio.create_task(anext(stream))  # type: ignore[arg-type]  # an awaitable is what it takes
+        waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         bus.publish(Tick, n=1)
         bus.drain()

@@ -50,3 +50,26 @@ def test_progress_in_another_process_writes_to_the_same_output() -> None:
     )
     assert done.stdout == "val      Net on cpu, run r\nval      completed in 1.00 s\n"
     assert done.stderr == ""
+
+
+def test_a_reader_of_plain_lines_may_leave_before_the_end() -> None:
+    code = """
+import sys
+from lineside.bus import Bus
+from lineside.bus.subscribers import Progress
+from lineside.schemas import RunEnd
+
+with Bus() as bus:
+    display = bus.subscribe(Progress(), lane="process")
+    for _ in range(3):
+        bus.publish(RunEnd, kind="val", outcome="completed", duration=1)
+        bus.drain()
+print("failed", display.stats.failed, file=sys.stderr)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == "failed 0\n"

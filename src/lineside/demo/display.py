@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from pydantic import Field
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 
 from lineside.bus.subscribers import Progress, text
 from lineside.bus.subscribers.drawing import heading, labelled
@@ -82,8 +82,8 @@ class DemoLines(PlainDisplay):
 class DemoDrawing(LiveDisplay):
     """The demo drawn: the predictions as pictures."""
 
-    def __init__(self, answers: Sequence[Answer]) -> None:
-        super().__init__({**VIEWS, "predict": partial(DigitsView, answers)})
+    def __init__(self, answers: Sequence[Answer], console: Console | None = None) -> None:
+        super().__init__({**VIEWS, "predict": partial(DigitsView, answers)}, console)
 
     def lines(self, event: Event) -> Lines:
         """Give the lines of `event`."""
@@ -171,6 +171,6 @@ def summary(event: DemoSummary) -> tuple[str, ...]:
     return (
         f"accuracy {event.val_accuracy:.1%} in validation, {event.held_back_accuracy:.1%} on the digits held back",
         f"{event.events:,} events published and shown here, {lost}",
-        f"the bus took {cost}",
+        f"the bus's own thread took {cost}",
         *event.files,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import torch
 
 from lineside.bus import Bus
 from lineside.demo.digits import digits
@@ -21,6 +22,7 @@ PAUSE_SECONDS = 0.05
 
 def show(epochs: int, plain: bool, check: Callable[[RunResult], None]) -> None:
     """Run the demo. `check` is called with the result of every run and may raise to end it there."""
+    torch.set_num_threads(1)  # a network so small is quicker on one, and where cores are few much quicker
     with Bus() as bus:
         bus.subscribe(DemoProgress(answers(), plain=plain), lane="process", name="display")
         trained: list[TrainEpochEnd] = []

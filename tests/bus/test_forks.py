@@ -1,0 +1,129 @@
+"""A forked child (a worker of a data loader) inherits a bus that is inert: it warns once and never waits."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import pytest
+
+from lineside.bus import Bus
+
+from .support import Beat, Tick, numbers, run_script
+
+FORKS = """
+import asyncio, os, signal, sys, threading, warnings
+from lineside.bus import Bus, BusForked
+from lineside.schemas import Event
+
+class Tick(Event, urgent=False):
+    n: int
+
+class Tock(Event):
+    n: int
+
+FORKS, THREADS = 300, 2
+sys.setswitchinterval(1e-4)  # fork at more places
+bus = Bus(window=512)
+source = bus.source("run-1")
+got = last = 0
+
+def count(event):
+    global got, last
+    assert event.seq > last
+    got, last = got + 1, event.seq
+
+subscription = bus.subscribe(count, Event, name="plain")
+
+@bus.on(Tick)
+async def see(event):
+    await asyncio.sleep(0)
+
+stream = bus.stream(Tock)
+reader = threading.Thread(target=lambda: [None for _ in stream], daemon=True)
+reader.start()
+stop = threading.Event()
+published = [0] * THREADS
+
+def publish(thread):
+    while not stop.is_set():
+        source.publish(Tock if published[thread] % 50 == 0 else Tick, n=published[thread])
+        published[thread] += 1
+
+def child(index):
+    signal.alarm(20)  # a child that hangs is killed, and that is seen
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for n in range(3):
+            bus.publish(Tick, n=n)
+            source.publish(Tock(n=n))
+    assert [warning.category for warning in caught] == [RuntimeWarning], caught
+    assert "inherited a bus by fork" in str(caught[0].message)
+    assert bus.stats().refused == 6
+    for attempt in (lambda: bus.subscribe(print), lambda: bus.stream(Tick)):
+        try:
+            attempt()
+        except BusForked:
+            pass
+        else:
+            raise AssertionError
+    subscription.cancel()
+    stream.close()
+    bus.drain()
+    if index % 10 == 0:
+        own = []
+        with Bus() as mine:
+            mine.subscribe(own.append, Tick)
+            mine.publish(Tick, n=1)
+        assert len(own) == 1
+    if index % 3 == 0:
+        assert bus.close().complete
+    if index % 5:
+        os._exit(0)
+    sys.exit()  # all that happens at exit happens
+
+threads = [threading.Thread(target=publish, args=(thread,), daemon=True) for thread in range(THREADS)]
+for thread in threads:
+    thread.start()
+for index in range(FORKS):
+    if (pid := os.fork()) == 0:
+        child(index)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, (index, status)
+stop.set()
+for thread in threads:
+    thread.join()
+bus.drain()
+bus.drain()
+stats = subscription.stats
+assert stats.delivered == got
+assert stats.failed == 0
+assert stats.delivered + stats.missed == bus.position, (stats, bus.position)
+assert bus.position >= sum(published)
+bus.close()
+reader.join()
+print(FORKS, "forks,", sum(published), "events")
+"""
+
+
+@pytest.mark.slow
+def test_three_hundred_forks_under_load_neither_hang_nor_disturb_the_parent() -> None:
+    done = run_script(FORKS, timeout=110, env={"PYTHONWARNINGS": "default"})
+    assert done.stdout.startswith("300 forks")
+
+
+def test_a_child_warns_once_and_ignores_what_it_publishes(bus: Bus) -> None:
+    got: list[Beat] = []
+    bus.subscribe(got.append, Tick)
+    pid = os.fork()
+    if pid == 0:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for n in range(3):
+                bus.publish(Tick, n=n)
+        os._exit(len(caught))
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    bus.publish(Tick, n=9)
+    bus.drain()
+    assert numbers(got) == [9]

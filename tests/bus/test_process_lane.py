@@ -1,0 +1,366 @@
+"""The process lane: a callback in a process of its own, supervised, and accounted for when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lineside.bus import Bus, CallbackRefused
+from lineside.schemas import EventsMissed, SubscriberFailed
+
+from .support import PATIENCE, run_script
+
+IMPORTABLE = Path(__file__).with_name("importable")
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch, log: Path) -> Any:
+    """The module of callbacks, importable here and in the other process."""
+    monkeypatch.setattr(sys, "path", [str(IMPORTABLE), *sys.path])
+    return import_module("lineside_workers")
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "log"
+    monkeypatch.setenv("WORKER_LOG", str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_process_or_file_is_left() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    process = psutil.Process()
+    before = process.num_fds()
+    yield
+    assert not process.children()  # a zombie would be one
+    assert process.num_fds() <= before
+
+
+def lines(log: Path) -> list[str]:
+    return log.read_text().splitlines()
+
+
+def test_a_function_runs_in_another_process_in_order(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, workers.Errand, lane="process")
+        source = bus.source("run-1")
+        for n in range(500):
+            if n % 3 == 0:
+                source.publish(workers.Job(n=n))
+            else:
+                source.publish(workers.Errand if n % 100 == 1 else workers.Job, n=n)
+        bus.drain()
+        assert subscription.stats.delivered == 500
+    told = [line.split() for line in lines(log)]
+    assert [int(n) for _, _, _, n, _ in told] == list(range(500))
+    assert [int(seq) for _, _, seq, _, _ in told] == list(range(1, 501))
+    assert {run for _, run, _, _, _ in told} == {"run-1"}
+    assert {kind for kind, *_ in told} == {"workers.Job", "workers.Errand"}
+    pids = {int(pid) for *_, pid in told}
+    assert len(pids) == 1
+    assert os.getpid() not in pids
+
+
+def test_a_callback_may_be_named(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe("lineside_workers:note", "workers.Job", lane="process")
+        bus.publish(workers.Job, n=7)
+    assert subscription.name == "note-1"
+    assert lines(log)[0].split()[3] == "7"
+
+
+def test_a_callable_object_keeps_its_state_and_is_closed(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        bus.subscribe(workers.Counter(10), workers.Job, lane="process")
+        for n in range(3):
+            bus.publish(workers.Job, n=n)
+            bus.drain()
+    assert lines(log) == ["11", "12", "13", "closed"]
+
+
+def test_an_async_function_runs_on_a_loop_there(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        bus.subscribe(workers.note_later, workers.Job, lane="process")
+        for n in range(3):
+            bus.publish(workers.Job, n=n)
+    assert lines(log) == ["0 True", "1 True", "2 True"]
+
+
+def test_a_predicate_stays_here_and_need_not_be_importable(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(
+            workers.note, workers.Job, lane="process", where=lambda event: event.n > 2, every=2
+        )
+        for n in range(10):
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.filtered) == (4, 6)
+    assert [line.split()[3] for line in lines(log)] == ["3", "5", "7", "9"]
+
+
+def test_a_late_reader_in_another_process_gets_the_past(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        for n in range(5):
+            bus.publish(workers.Job, n=n)
+        bus.subscribe(workers.note, workers.Job, lane="process", since=2)
+    assert [line.split()[3] for line in lines(log)] == ["2", "3", "4"]
+
+
+def test_a_failure_there_is_announced_here_with_its_traceback(workers: Any, log: Path) -> None:
+    failures: list[SubscriberFailed] = []
+    with Bus() as bus:
+        bus.subscribe(failures.append, SubscriberFailed)
+        subscription = bus.subscribe(workers.fail, workers.Job, lane="process", name="far")
+        for n in range(4):
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (2, 2)
+    assert lines(log) == ["0", "2"]
+    assert [(failure.event, failure.event_seq, failure.failures) for failure in failures] == [
+        ("workers.Job", 2, 1),
+        ("workers.Job", 4, 1),
+    ]
+    assert (failures[0].error.type, failures[0].error.message) == ("ValueError", "no 1")
+    assert 'raise ValueError(f"no {number(event)}")' in failures[0].error.traceback
+
+
+def test_many_failures_there_switch_it_off(workers: Any) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.fail, workers.Job, lane="process", max_failures=2)
+        for _ in range(10):
+            bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert (subscription.stats.failed, subscription.stats.state) == (2, "switched off")
+
+
+def test_a_call_there_is_tried_again_if_asked_for(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.fail_once, workers.Job, lane="process", retries=1)
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
+    assert lines(log) == ["1", "1"]
+
+
+def test_fields_that_do_not_fit_are_found_there(workers: Any, log: Path) -> None:
+    failures: list[SubscriberFailed] = []
+    with Bus() as bus:
+        bus.subscribe(failures.append, SubscriberFailed)
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        bus.publish(workers.Job, n="many")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 1)
+    assert [failure.error.type for failure in failures] == ["ValidationError"]
+
+
+def test_a_process_that_is_killed_in_a_batch_is_started_again_where_it_was(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.die_once, workers.Job, lane="process")
+        for n in range(50):
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (50, 0)
+    told = [int(line) for line in lines(log)]
+    again = told.index(5) + 1  # what it had not confirmed it does once more
+    assert told[:again] == list(range(6))
+    assert told[again:] == list(range(told[again], 50))
+    assert told[again] <= 5
+
+
+def test_a_process_that_is_killed_while_it_waits_is_started_again(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        for n in range(3):
+            bus.publish(workers.Job, n=n)
+            bus.drain()
+            os.kill(int(lines(log)[-1].split()[-1]), signal.SIGKILL)
+        assert (subscription.stats.delivered, subscription.stats.failed) == (3, 0)
+    assert [line.split()[3] for line in lines(log)] == ["0", "1", "2"]
+    assert len({line.split()[4] for line in lines(log)}) == 3
+
+
+def test_an_event_that_kills_its_process_is_given_up_the_second_time(workers: Any, log: Path) -> None:
+    failures: list[SubscriberFailed] = []
+    with Bus() as bus:
+        bus.subscribe(failures.append, SubscriberFailed)
+        subscription = bus.subscribe(workers.die, workers.Job, lane="process", name="far")
+        for n in range(10):
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (9, 1)
+        assert subscription.stats.state == "active"
+    told = lines(log)
+    assert told.count("5") == 2
+    assert told[-4:] == ["6", "7", "8", "9"]
+    assert [(failure.error.type, failure.error.message) for failure in failures] == [
+        ("SidecarDied", "the process of far ended with signal 9")
+    ]
+
+
+@pytest.mark.parametrize("callback", ["hang", "hang_later"])
+def test_a_callback_there_that_hangs_is_killed_and_the_next_event_comes(workers: Any, log: Path, callback: str) -> None:
+    failures: list[SubscriberFailed] = []
+    with Bus() as bus:
+        bus.subscribe(failures.append, SubscriberFailed)
+        subscription = bus.subscribe(getattr(workers, callback), workers.Job, lane="process", timeout=0.2)
+        for n in range(4):
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (3, 1)
+    assert lines(log) == ["0", "1", "2", "3"]
+    assert [failure.error.type for failure in failures] == ["CallbackTimeout"]
+
+
+def test_a_process_that_hangs_is_killed_by_the_close(workers: Any, log: Path) -> None:
+    os.mkfifo(log)
+    with Bus() as bus:
+        bus.subscribe(workers.hang, workers.Job, lane="process", name="far")
+        bus.publish(workers.Job, n=1)
+        assert log.read_text() == "1\n"  # returns when the callback has closed the pipe: it hangs now
+        report = bus.close(timeout=0.1)
+    assert report.left == {"far": 1}
+    assert report.hung == ("far",)
+    for child in psutil.Process().children():
+        child.wait(PATIENCE)
+
+
+def test_cancelling_ends_the_process(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.Counter(0), workers.Job, lane="process")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        (child,) = psutil.Process().children()
+        subscription.cancel()
+        child.wait(PATIENCE)
+    assert lines(log) == ["1", "closed"]
+
+
+def test_an_overflow_is_announced_for_a_process_too(workers: Any, log: Path) -> None:
+    missed: list[EventsMissed] = []
+    with Bus(window=256) as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        for n in range(2000):  # it is still importing
+            bus.publish(workers.Job, n=n)
+        bus.drain()
+        bus.drain()
+        assert subscription.stats.delivered + subscription.stats.missed == 2000
+    told = [int(line.split()[3]) for line in lines(log)]
+    assert told == sorted(told)
+    assert len(told) == subscription.stats.delivered
+    assert sum(gap.count for gap in missed) == subscription.stats.missed > 0
+
+
+def test_a_callback_that_cannot_be_loaded_there_is_switched_off(workers: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.Homebody(), workers.Job, lane="process", name="far")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert subscription.stats.state == "switched off"
+    assert "far was switched off: its process could not start: LookupError: not here" in caplog.text
+
+
+def test_a_callback_that_no_other_process_can_import_is_refused(bus: Bus) -> None:
+    def local(event: object) -> None: ...
+
+    for callback in (local, lambda event: None):  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
+        with pytest.raises(CallbackRefused, match=r"another process cannot import it .*at the top of a module"):
+            bus.subscribe(callback, lane="process")  # pyright: ignore[reportUnknownArgumentType]
+
+
+def test_a_callback_of_a_script_is_refused_with_what_to_do() -> None:
+    done = run_script(
+        """
+        from lineside.bus import Bus, CallbackRefused
+
+        def mine(event): ...
+
+        class Mine:
+            def __call__(self, event): ...
+            def write(self, event): ...
+
+        with Bus() as bus:
+            for callback in (mine, Mine(), Mine().write):
+                try:
+                    bus.subscribe(callback, lane="process")
+                except CallbackRefused as refusal:
+                    print(refusal)
+        """
+    )
+    assert done.stdout.count("put it into a module and pass it, or its name 'package.module:function'") == 3
+
+
+def test_events_that_a_script_defines_arrive_as_unknown_events_with_all_fields(log: Path) -> None:
+    run_script(
+        """
+        from lineside.bus import Bus
+        from lineside.schemas import Event
+
+        class Drift(Event):
+            n: int
+
+        with Bus() as bus:
+            bus.subscribe("lineside_workers:note", lane="process")
+            bus.source("run-1").publish(Drift, n=1)
+            bus.source("run-1").publish(Drift(n=2))
+        """,
+        env={"PYTHONPATH": str(IMPORTABLE)},
+    )
+    assert [line.split()[:4] for line in lines(log)] == [["Drift", "run-1", "1", "1"], ["Drift", "run-1", "2", "2"]]
+
+
+def test_what_was_handed_over_is_handled_when_the_publisher_is_killed(log: Path) -> None:
+    os.mkfifo(log)
+    script = """
+        import sys
+        from lineside.bus import Bus
+        from lineside_workers import Job, Survivor
+
+        bus = Bus()
+        for n in range(100):
+            bus.publish(Job, n=n)
+        bus.subscribe(Survivor(), Job, lane="process", since="start")
+        sys.stdin.read()
+        """
+    command = [sys.executable, "-c", "\n".join(line[8:] for line in script.splitlines())]
+    environment = {**os.environ, "PYTHONPATH": str(IMPORTABLE)}
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as publisher,
+        log.open(encoding="utf-8") as told,
+    ):
+        assert told.readline() == "begun\n"
+        publisher.kill()
+        publisher.wait(PATIENCE)
+        assert told.read().splitlines() == [*map(str, range(100)), "closed"]  # to the end: the process has ended
+
+
+def test_a_forked_worker_of_the_publisher_does_not_keep_the_process_from_ending_well(log: Path) -> None:
+    run_script(
+        """
+        import os, signal, warnings
+        from lineside.bus import Bus
+        from lineside_workers import Counter, Job
+
+        with Bus() as bus:
+            bus.subscribe(Counter(0), Job, lane="process")
+            bus.publish(Job, n=1)
+            bus.drain()
+            child = os.fork()  # holds copies of the pipes
+            if child == 0:
+                signal.pause()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        """,
+        env={"PYTHONPATH": str(IMPORTABLE)},
+    )
+    assert lines(log) == ["1", "closed"]

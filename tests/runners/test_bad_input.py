@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader, IterableDataset
+
+from lineside.bus import Bus
+from lineside.runners import (
+    EmptyData,
+    ExhaustedData,
+    InvalidArgument,
+    InvalidBatch,
+    InvalidConfig,
+    InvalidModel,
+    InvalidObjective,
+    RunnerConfig,
+    TrainConfig,
+    Trainer,
+    UnknownFitness,
+    ValConfig,
+    Validator,
+)
+from lineside.schemas import LinesideError
+
+from .support import make_data, make_loader, make_model, make_optimizer, make_trainer
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs: Input should be greater than or equal to 1, got 0"),
+        ({"epoch": 3}, "epoch: there is no such setting"),
+        ({"clip_norm": -1.0}, "clip_norm: Input should be greater than 0, got -1.0"),
+        ({"amp": "fp8"}, "amp: Input should be 'off', 'bf16' or 'fp16', got 'fp8'"),
+        ({"ema_decay": 1.0}, "ema_decay: Input should be less than 1"),
+        ({"device": "gpu"}, "device: String should match pattern"),
+        ({"name": "a name"}, "name: String should match pattern"),
+        ({"name": "x" * 65}, "name: String should match pattern"),
+        ({"epochs": None}, "epochs=None needs another limit: set max_steps or max_seconds"),
+        ({"resume": "run", "overwrite": True}, "resume continues a run and overwrite replaces one"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        TrainConfig(**settings)
+    assert message in str(caught.value)
+    with pytest.raises(InvalidConfig):
+        Trainer(make_model(), [], loss=nn.MSELoss(), optimizer=make_optimizer, **settings)
+
+
+def test_all_wrong_settings_are_named_at_once() -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        TrainConfig(epochs=0, accumulate=0)
+    assert str(caught.value).count("\n  - ") == 2
+
+
+def test_overrides_replace_settings_and_keep_the_others() -> None:
+    config = TrainConfig(epochs=7, accumulate=2)
+    assert config.with_(epochs=3) == TrainConfig(epochs=3, accumulate=2)
+    assert ValConfig().with_(amp="bf16").amp == "bf16"
+    with pytest.raises(ValueError, match="frozen"):
+        config.epochs = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("config", [RunnerConfig, TrainConfig, ValConfig])
+def test_every_setting_is_described(config: type[RunnerConfig]) -> None:
+    assert [name for name, field in config.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": nn.Linear}, InvalidModel, "expected a torch.nn.Module; call it first"),
+        ({"loss": None}, InvalidObjective, "neither loss nor step was given; pass one"),
+        (
+            {"step": lambda model, batch: batch},
+            InvalidObjective,
+            "both loss and step were given|both loss and step was",
+        ),
+        ({"loss": "mse"}, InvalidObjective, "'mse' is not callable"),
+        ({"train": 3}, InvalidArgument, "the training data is 3 of type int; expected an iterable of batches"),
+        ({"val": 3}, InvalidArgument, "the validation data is 3"),
+        ({"metrics": {"accuracy": len}}, InvalidArgument, "is no metric; expected a torchmetrics Metric"),
+        ({"optimizer": "adam"}, InvalidArgument, "the optimizer is 'adam' of type str; expected a torch Optimizer"),
+        ({"optimizer": lambda p: None}, InvalidArgument, "the optimizer is None"),
+        ({"scheduler": 3}, InvalidArgument, "the scheduler is 3 of type int"),
+        ({"val": None}, InvalidArgument, "metrics needs validation data"),
+        ({"val": None, "metrics": None, "patience": 2}, InvalidArgument, "patience needs validation data"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused_in_the_constructor(
+    tmp_path: Path, arguments: dict[str, Any], error: type[LinesideError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make_trainer(tmp_path, **arguments)
+
+
+def test_an_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    other = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    with pytest.raises(InvalidArgument, match="has none of the model's parameters; make it of model.parameters"):
+        make_trainer(tmp_path, optimizer=other)
+
+
+def test_a_scheduler_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    other = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    with pytest.raises(InvalidArgument, match="the scheduler changes another optimizer"):
+        make_trainer(tmp_path, scheduler=lr_scheduler.StepLR(other, 1))
+
+
+def test_a_plateau_scheduler_cannot_step_every_step(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="set schedule='epoch'"):
+        make_trainer(tmp_path, scheduler=lr_scheduler.ReduceLROnPlateau, schedule="step")
+
+
+def nothing_was_published(trainer: Trainer | Validator) -> bool:
+    return trainer.bus.stats().published == 0
+
+
+@pytest.mark.parametrize("which", ["train", "val"])
+def test_an_empty_loader_is_refused_before_anything_begins(tmp_path: Path, which: str) -> None:
+    empty = {"train": make_loader(3, drop_last=True)} if which == "train" else {"val": []}
+    with Bus() as bus:
+        trainer = make_trainer(tmp_path, bus=bus, **empty)
+        name = {"train": "training", "val": "validation"}[which]
+        with pytest.raises(EmptyData, match=f"the {name} data gave no batch; check the dataset's length"):
+            trainer.run()
+        with pytest.raises(EmptyData):
+            trainer.start()
+        assert nothing_was_published(trainer)
+    assert not list(tmp_path.iterdir())
+
+
+class Nothing(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(())
+
+
+def test_an_empty_loader_without_a_length_is_refused_after_its_first_pass(tmp_path: Path) -> None:
+    with pytest.raises(EmptyData, match="the training data gave no batch"):
+        make_trainer(tmp_path, train=DataLoader(Nothing(), 4)).run()
+    with pytest.raises(EmptyData, match="the validation data gave no batch"):
+        make_trainer(tmp_path / "other", val=DataLoader(Nothing(), 4)).run()
+
+
+def test_an_iterator_that_can_be_read_once_is_refused_in_the_second_epoch(tmp_path: Path) -> None:
+    with pytest.raises(ExhaustedData, match="gave no batch in epoch 1: it is an iterator .* e.g. a DataLoader"):
+        make_trainer(tmp_path, train=iter(make_loader())).run()
+    assert make_trainer(tmp_path / "once", train=iter(make_loader()), epochs=1).run().epochs == 1
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(4, 4), (torch.zeros(4, 4),), {"inputs": torch.zeros(4, 4)}])
+def test_a_batch_that_is_no_pair_is_refused(tmp_path: Path, batch: Any) -> None:
+    with pytest.raises(InvalidBatch, match=r"a batch is a pair \(inputs, targets\), got .* pass step="):
+        make_trainer(tmp_path, train=[batch]).run()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "loss is None of type NoneType; expected a scalar tensor"),
+        (0.5, "loss is 0.5 of type float"),
+        ({}, "the loss is an empty mapping"),
+        ({"ce": 1}, "ce is 1 of type int"),
+        (torch.zeros(4), r"loss is a tensor of shape \(4,\); .* reduce it, e.g. with .mean"),
+    ],
+)
+def test_a_loss_that_cannot_be_minimised_is_refused(tmp_path: Path, value: Any, message: str) -> None:
+    with pytest.raises(InvalidObjective, match=message):
+        make_trainer(tmp_path, loss=lambda outputs, targets: value).run()
+
+
+def test_a_loss_without_gradients_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidObjective, match="does not depend on the model's parameters"):
+        make_trainer(tmp_path, loss=lambda outputs, targets: outputs.detach().mean()).run()
+
+
+def test_a_fitness_that_is_not_computed_is_refused_with_what_is(tmp_path: Path) -> None:
+    with pytest.raises(UnknownFitness, match="fitness='f1' is not among what validation computes: accuracy, loss"):
+        make_trainer(tmp_path, fitness="f1").run()
+
+
+def test_a_validator_that_would_compute_nothing_is_refused() -> None:
+    with pytest.raises(InvalidObjective, match="neither loss nor step was given"):
+        Validator(make_model(), DataLoader(make_data()))
+
+
+def test_a_checkpoint_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="could not be written"):
+        make_trainer(tmp_path, directory=tmp_path / "file" / "run").run()

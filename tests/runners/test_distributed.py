@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import CLOSING, OPENING, PATIENCE, A, T, V
+
+SCRIPT = """
+import json, os, sys, torch
+from pathlib import Path
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+from torchmetrics.classification import MulticlassAccuracy
+from lineside.bus import Bus
+from lineside.runners import Trainer
+from lineside.schemas import Event, TrainBatchEnd
+
+folder = Path(sys.argv[1])
+rank = int(os.environ["RANK"])
+inputs = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
+data = TensorDataset(inputs, (inputs.sum(1) > 0).long())
+held = TensorDataset(inputs[:16], data.tensors[1][:16])
+
+def train(directory, stop=None, seed=0, **settings):
+    torch.manual_seed(seed + rank)  # other weights in each process, until DDP makes them the same
+    model = nn.Linear(4, 2)
+    sampler = DistributedSampler(data, num_replicas=2, rank=rank, seed=3)
+    val = DataLoader(held, 4, sampler=DistributedSampler(held, num_replicas=2, rank=rank, shuffle=False))
+    with Bus() as bus:
+        events = []
+        bus.subscribe(events.append, Event)
+        trainer = Trainer(model, DataLoader(data, 4, sampler=sampler), loss=nn.CrossEntropyLoss(), val=val, bus=bus,
+                          metrics={"accuracy": MulticlassAccuracy(2, average="micro")}, device="cpu",
+                          optimizer=lambda p: torch.optim.SGD(p, lr=0.1), directory=folder / directory, **settings)
+        @trainer.hook(TrainBatchEnd)
+        def stop_there(event, trainer):
+            if [rank, event.epoch, event.batch] == stop:
+                trainer.stop("rank 1 has seen enough")
+        result = trainer.run()
+        bus.drain()
+    return {
+        "names": [event.type for event in events],
+        "ranks": sorted({event.rank for event in events}),
+        "result": json.loads(result.model_dump_json()),
+        "weights": [value.tolist() for value in model.state_dict().values()],
+    }
+
+reports = [train(**settings) for settings in json.loads(sys.argv[2])]
+(folder / f"reports-{rank}.json").write_text(json.dumps(reports))
+"""
+
+Report = dict[str, Any]
+
+
+def train_in_two_processes(folder: Path, *runs: dict[str, Any]) -> list[tuple[Report, Report]]:
+    """Do `runs` one after the other in two processes; return what both say of each."""
+    script = folder / "train.py"
+    script.write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, str(script), str(folder), json.dumps(runs)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert process.returncode == 0, process.stderr
+    first, second = (json.loads((folder / f"reports-{rank}.json").read_text()) for rank in (0, 1))
+    return list(zip(first, second, strict=True))
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_stop_at_the_same_step_and_resume_exactly(tmp_path: Path) -> None:
+    whole, stopped, resumed, accumulated = train_in_two_processes(
+        tmp_path,
+        {"directory": "whole", "epochs": 2},
+        {"directory": "parts", "epochs": 2, "stop": [1, 0, 0]},
+        {"directory": "parts", "epochs": 2, "resume": str(tmp_path / "parts"), "seed": 7},
+        {"directory": "windows", "epochs": 1, "accumulate": 2},
+    )
+
+    epoch = ["TrainEpochStart", *T, *T, *T, "TrainEpochEnd", *V, "ModelSave", "FitEpochEnd"]
+    assert whole[0]["names"] == [*OPENING, *epoch, *epoch, *V, "FitEpochEnd", *CLOSING]
+    assert whole[1]["names"] == [name for name in whole[0]["names"] if name != "ModelSave"]
+    assert (whole[0]["ranks"], whole[1]["ranks"]) == ([0], [1])
+    assert whole[0]["result"]["run"] == whole[1]["result"]["run"]
+    assert whole[0]["result"]["metrics"] == whole[1]["result"]["metrics"]
+    assert whole[0]["weights"] == whole[1]["weights"]
+
+    for report in stopped:
+        assert (report["result"]["outcome"], report["result"]["step"]) == ("stopped", 2)
+        assert report["result"]["reason"] == "rank 1 has seen enough"
+    assert [report["result"]["attempt"] for report in resumed] == [2, 2]
+    assert [report["weights"] for report in resumed] == [report["weights"] for report in whole]
+
+    windows = ["TrainEpochStart", *A, *T, *T, "TrainEpochEnd", *V, "ModelSave", "FitEpochEnd"]
+    assert accumulated[0]["names"] == [*OPENING, *windows, *V, "FitEpochEnd", *CLOSING]
+    assert accumulated[0]["weights"] == accumulated[1]["weights"]

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lineside.bus import Bus
+from lineside.runners import RunEnded, RunnerBusy, StageNotReached, Trainer, TrainResult, WouldDeadlock
+from lineside.schemas import (
+    Event,
+    FitEpochEnd,
+    RunEnd,
+    RunStart,
+    TrainBatchEnd,
+    TrainBatchStart,
+    TrainEpochEnd,
+    TrainEpochStart,
+    TrainStart,
+)
+
+from .support import PATIENCE, make_trainer
+
+
+class Gate:
+    """Keeps a run at a stage until it is opened."""
+
+    def __init__(self, trainer: Trainer, stage: type[Event] = TrainStart) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        trainer.hook(stage)(self._wait)
+
+    def _wait(self, event: Event, trainer: Trainer) -> None:
+        self.reached.set()
+        assert self._open.wait(PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    return make_trainer(tmp_path)
+
+
+@pytest.fixture
+def gate(trainer: Trainer) -> Gate:
+    return Gate(trainer)
+
+
+async def test_a_started_run_can_be_streamed_and_awaited(trainer: Trainer) -> None:
+    run = trainer.start()
+    losses = [event.losses["loss"] async for event in run.stream(TrainEpochEnd)]
+    result = await run
+    assert isinstance(result, TrainResult)
+    assert len(losses) == 2
+    assert (result.run, result.outcome, result.epochs, result.step) == (run.id, "completed", 2, 6)
+    assert run.done()
+    assert run.state == "completed"
+
+
+def test_a_stream_begins_with_the_first_event_of_its_run_and_ends_with_the_last(tmp_path: Path) -> None:
+    with Bus() as bus:
+        make_trainer(tmp_path, bus=bus).run()
+        run = make_trainer(tmp_path, bus=bus, overwrite=True).start()
+        run.result(PATIENCE)
+        late = list(run.stream())
+    assert isinstance(late[0], RunStart)
+    assert isinstance(late[-1], RunEnd)
+    assert {event.run for event in late} == {run.id}
+
+
+def test_a_stream_of_a_run_that_is_over_can_still_be_read_from_its_own_bus(trainer: Trainer) -> None:
+    run = trainer.start()
+    run.result(PATIENCE)
+    assert [event.epoch for event in run.stream(FitEpochEnd)] == [0, 1, 1]
+
+
+async def test_next_gives_the_next_matching_event(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    waiting = asyncio.create_task(run.next(TrainBatchEnd, where=lambda event: event.batch == 2))
+    await asyncio.sleep(0)
+    gate.open()
+    event = await waiting
+    assert (event.epoch, event.batch) == (0, 2)
+    await run
+
+
+async def test_next_raises_when_the_run_ends_first(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    waiting = asyncio.create_task(run.next(TrainBatchEnd, where=lambda event: event.batch == 99))
+    await asyncio.sleep(0)
+    gate.open()
+    with pytest.raises(RunEnded, match="ended before TrainBatchEnd came"):
+        await waiting
+    await run
+    with pytest.raises(RunEnded):
+        await run.next(RunEnd)
+
+
+async def test_next_gives_up_after_its_timeout(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(StageNotReached, match=r"did not reach TrainEpochEnd within 0.01 s"):
+        await run.next(TrainEpochEnd, timeout=0.01)
+    gate.open()
+    await run
+
+
+async def test_the_loop_stands_still_while_it_is_held(trainer: Trainer) -> None:
+    run = trainer.start()
+    async with run.hold(TrainBatchStart, where=lambda event: event.epoch == 1) as event:
+        assert event.batch == 0
+        before = [parameter.clone() for parameter in trainer.model.parameters()]
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = 0.0
+        await asyncio.sleep(0.02)
+        assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
+    await run
+    assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_a_run_can_be_held_without_a_loop(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    gate.open()
+    with run.hold(TrainEpochEnd) as event:
+        assert event.epoch in (0, 1)
+        assert not run.done()
+    run.result(PATIENCE)
+
+
+async def test_a_hold_raises_when_the_run_ends_first(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+
+    async def hold() -> None:
+        async with run.hold("on_predict_start"):
+            raise AssertionError("held at a stage that a trainer has not")
+
+    waiting = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    gate.open()
+    with pytest.raises(RunEnded, match="ended before on_predict_start came"):
+        await waiting
+    await run
+    with pytest.raises(RunEnded):
+        async with run.hold(TrainEpochEnd):
+            pass
+    with pytest.raises(RunEnded), run.hold(TrainEpochEnd):  # `await run` is over: nothing needs this loop
+        pass
+
+
+async def test_a_hold_gives_up_after_its_timeout_and_the_run_goes_on(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(StageNotReached, match="did not reach TrainEpochEnd within 0.01 s"):
+        async with run.hold(TrainEpochEnd, timeout=0.01):
+            pass
+    gate.open()
+    assert (await run).outcome == "completed"
+
+
+def test_a_sync_hold_gives_up_after_its_timeout(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(StageNotReached), run.hold(TrainEpochEnd, timeout=0.01):
+        pass
+    gate.open()
+    assert run.result(PATIENCE).outcome == "completed"
+
+
+async def test_a_holder_that_is_cancelled_lets_the_run_go_on(trainer: Trainer) -> None:
+    run = trainer.start()
+    held = asyncio.Event()
+
+    async def hold() -> None:
+        async with run.hold(TrainEpochStart):
+            held.set()
+            await asyncio.Event().wait()
+
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    holder.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await holder
+    assert (await run).outcome == "completed"
+
+
+async def test_a_holder_that_is_cancelled_just_when_the_stage_is_reached_lets_the_run_go_on(tmp_path: Path) -> None:
+    for attempt in range(20):
+        trainer = make_trainer(tmp_path / str(attempt), epochs=1, validate=False, save=False)
+        run = trainer.start()
+
+        async def hold(run: Any = run) -> None:
+            async with run.hold(TrainBatchStart):
+                await asyncio.Event().wait()
+
+        holder = asyncio.create_task(hold())
+        for _ in range(attempt):
+            await asyncio.sleep(0)
+        holder.cancel()
+        await asyncio.gather(holder, return_exceptions=True)
+        assert (await run).outcome == "completed"
+
+
+def test_a_predicate_that_raises_reaches_the_holder_and_not_the_run(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    gate.open()
+    with pytest.raises(ZeroDivisionError), run.hold(TrainEpochEnd, where=lambda event: bool(1 / 0)):
+        pass
+    assert run.result(PATIENCE).outcome == "completed"
+
+
+async def test_a_run_that_is_paused_stands_still_until_it_is_resumed(trainer: Trainer) -> None:
+    run = trainer.start()
+    async with run.hold(TrainBatchEnd):
+        run.pause()
+    assert run.state == "paused"
+    step = trainer.progress.step
+    await asyncio.sleep(0.02)
+    assert trainer.progress.step == step
+    run.resume()
+    assert run.state == "running"
+    assert (await run).step == 6
+
+
+async def test_a_run_that_is_paused_can_be_stopped(trainer: Trainer) -> None:
+    run = trainer.start()
+    async with run.hold(TrainBatchEnd):
+        run.pause()
+    run.stop("no longer")
+    result = await run
+    assert (result.outcome, result.reason, result.step) == ("stopped", "no longer", 1)
+    assert run.state == "stopped"
+
+
+async def test_stopping_a_run_that_is_over_changes_nothing(trainer: Trainer) -> None:
+    run = trainer.start()
+    await run
+    run.stop()
+    run.pause()
+    assert run.state == "completed"
+    assert (await run).outcome == "completed"
+
+
+async def test_cancelling_whoever_awaits_a_run_does_not_stop_it(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+
+    async def wait() -> None:
+        await run
+
+    waiter = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    gate.open()
+    assert (await run).outcome == "completed"
+
+
+async def test_awaiting_a_failed_run_raises_its_error(trainer: Trainer) -> None:
+    @trainer.hook(TrainEpochEnd)
+    def refuse(event: Event, trainer: Trainer) -> None:
+        raise LookupError("lost")
+
+    run = trainer.start()
+    for _ in range(2):
+        with pytest.raises(LookupError, match="lost"):
+            await run
+
+
+def test_the_error_of_a_failed_run_that_nobody_asked_for_is_logged_once(
+    trainer: Trainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    @trainer.hook(TrainEpochEnd)
+    def refuse(event: Event, trainer: Trainer) -> None:
+        raise LookupError("lost")
+
+    run = trainer.start()
+    name = run.id
+    assert list(run.stream(RunEnd))
+    for thread in threading.enumerate():
+        if thread.name == f"lineside-{name}":
+            thread.join(PATIENCE)
+    with caplog.at_level(logging.ERROR, "lineside.runners"):
+        del run
+        gc.collect()
+    assert [record.getMessage() for record in caplog.records] == [f"run {name} failed, and nobody asked for its result"]
+
+
+def test_a_result_that_takes_too_long_says_so(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(StageNotReached, match=r"did not reach its end within 0.01 s; it is still going on"):
+        run.result(0.01)
+    gate.open()
+    run.result(PATIENCE)
+
+
+def test_a_runner_does_one_run_at_a_time_and_then_another(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, save=False)
+    gate = Gate(trainer)
+    run = trainer.start()
+    for again in (trainer.start, trainer.run):
+        with pytest.raises(RunnerBusy, match=f"this Trainer is busy with run '{run.id}'"):
+            again()
+    gate.open()
+    run.result(PATIENCE)
+    assert trainer.run().run != run.id
+
+
+# ---- waits that could never end
+
+
+async def test_awaiting_a_run_inside_its_own_hook_is_refused(trainer: Trainer) -> None:
+    refused: list[str] = []
+
+    @trainer.hook(TrainEpochEnd)
+    async def wait(event: Event, trainer: Trainer) -> None:
+        for attempt in (run.next(), _await(run), _hold(run)):
+            with pytest.raises(WouldDeadlock, match="the run is waiting for the caller") as caught:
+                await attempt
+            refused.append(str(caught.value).split()[0])
+
+    run = trainer.start()
+    await run
+    assert refused == ["run.next(any", "await", "hold(TrainStart)"] * 2
+
+
+async def _await(run: Any) -> None:
+    await run
+
+
+async def _hold(run: Any) -> None:
+    async with run.hold(TrainStart):
+        pass
+
+
+def test_waiting_for_a_run_inside_its_own_sync_hook_is_refused(trainer: Trainer, gate: Gate) -> None:
+    @trainer.hook(FitEpochEnd)
+    def wait(event: Event, trainer: Trainer) -> None:
+        with pytest.raises(WouldDeadlock, match=r"run.result\(\) would wait for ever"):
+            run.result()
+        with pytest.raises(WouldDeadlock, match="return from the hook"), run.hold(TrainStart):
+            pass
+
+    run = trainer.start()
+    gate.open()
+    run.result(PATIENCE)
+
+
+async def test_awaiting_a_run_while_holding_it_is_refused(trainer: Trainer) -> None:
+    run = trainer.start()
+    async with run.hold(TrainEpochStart):
+        with pytest.raises(WouldDeadlock, match=r"leave the `with run.hold\(...\)` block"):
+            await run
+        elsewhere = asyncio.create_task(_await(run))
+        await asyncio.sleep(0)
+    await elsewhere
+
+
+async def test_a_blocking_wait_on_the_loop_of_the_async_hooks_is_refused(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(WouldDeadlock, match="use `await run`"):
+        run.result()
+    with pytest.raises(WouldDeadlock, match=r"use `async with run.hold"), run.hold(TrainEpochEnd):
+        pass
+    gate.open()
+    await run
+    assert run.result().outcome == "completed"
+
+
+async def test_running_in_the_loop_of_the_bus_is_refused(tmp_path: Path) -> None:
+    async with Bus() as bus:
+        trainer = make_trainer(tmp_path, bus=bus)
+        with pytest.raises(WouldDeadlock, match=r"Trainer.run\(\) .* use `result = await runner.start\(\)`"):
+            trainer.run()
+        assert (await trainer.start()).outcome == "completed"
+
+
+async def test_running_in_a_loop_that_nobody_needs_is_allowed(trainer: Trainer) -> None:
+    assert trainer.run().outcome == "completed"

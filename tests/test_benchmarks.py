@@ -1,0 +1,46 @@
+"""Every benchmark runs: a smoke run each, whose figures nobody reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+NEEDS = {
+    "publish": ("pyee", "blinker", "psygnal", "bubus"),
+    "throughput": ("pyee", "blinker", "psygnal", "bubus"),
+    "latency": ("pyee", "blinker", "psygnal", "bubus"),
+    "loop": ("torch", "pyee", "bubus"),
+    "flood": ("pyee", "blinker", "psygnal", "bubus"),
+    "order": (),
+    "exit": (),
+    "imports": (),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_benchmark_prints_its_tables_and_writes_its_record(name: str, tmp_path: Path) -> None:
+    missing = [package for package in NEEDS[name] if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: pip install --group bench")
+    record = tmp_path / "record.json"
+
+    done = subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), "--quick", "--json", str(record)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+    assert done.returncode == 0, done.stderr
+    written = json.loads(record.read_text())
+    assert written["benchmark"] == name
+    assert all(table["rows"] for table in written["tables"])
+    assert all(table["title"] in done.stdout for table in written["tables"])
