@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from .entry import Item, kind
+from ..schemas import Event
+from .entry import Entry, Item, kind
 
-CHUNK_EVENTS = 256
+CHUNK_EVENTS = 64
 FLAT_BYTES = 1500
 """Weight of an event that holds numbers only, as measured with its objects."""
 
@@ -23,11 +24,13 @@ FLAT_BYTES = 1500
 class Chunk:
     """A run of consecutive items; `first` is the position of the first one."""
 
-    __slots__ = ("first", "items", "weight")
+    __slots__ = ("first", "items", "kinds", "weight")
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.items: list[Item] = []
+        self.kinds: frozenset[type] = frozenset()
+        """Classes of the items, so that a reader who wants them all need not look at each."""
         self.weight = 0
 
     @property
@@ -62,6 +65,7 @@ class Log:
         """Append `items`, which weigh `weight` bytes together."""
         chunk = self.chunks[-1]
         room = CHUNK_EVENTS - len(chunk.items)
+        chunk.kinds |= {item.__class__ for item in items}  # before the items: a reader looks after it has read them
         chunk.items += items[:room]
         chunk.weight += weight
         self.weight += weight
@@ -82,16 +86,25 @@ class Log:
             self.chunks = tuple(rest)
             self.weight -= oldest.weight
 
-    def read(self, after: int, limit: int) -> list[Item]:
-        """Return up to `limit` items that follow position `after`; fewer than there are, where a chunk ends.
+    def build(self, position: int, event: Item) -> None:
+        """Put the event in place of the entry at `position`."""
+        chunk = self._chunk(position)
+        chunk.kinds |= {event.__class__}
+        chunk.items[position - chunk.first] = event
+
+    def read(self, after: int, limit: int) -> tuple[list[Item], frozenset[type]]:
+        """Return up to `limit` items that follow position `after`, fewer where a chunk ends, and their classes.
 
         `after` must not be before the window: whoever holds a cursor is told when that happens.
         """
-        chunks = self.chunks
-        index = bisect_right(chunks, after + 1, key=_first) - 1
-        chunk = chunks[max(index, 0)]
+        chunk = self._chunk(after + 1)
         start = after + 1 - chunk.first
-        return chunk.items[start : start + limit]
+        items = chunk.items[start : start + limit]
+        return items, chunk.kinds
+
+    def _chunk(self, position: int) -> Chunk:
+        chunks = self.chunks
+        return chunks[max(bisect_right(chunks, position, key=_first) - 1, 0)]
 
 
 def _first(chunk: Chunk) -> int:
@@ -147,27 +160,31 @@ class Cursor:
         """Return the next wanted items, about `limit` at most; none means that the head was reached."""
         while True:
             with self._lock:
-                items = self.log.read(self.position, limit)
+                items, kinds = self.log.read(self.position, limit)
                 self.position += len(items)
             if not items:
                 return items
             wanted = self.wanted  # after the items: a class is wanted before its first event is appended
-            found = [item for item in items if item.__class__ in wanted]
+            found = items if kinds <= wanted else [item for item in items if item.__class__ in wanted]
             if found:
                 return found
 
-    def take_any(self, limit: int) -> list[tuple[int, Item]]:
-        """Like `take`, with positions, and with entries that nobody had built."""
-        while True:
+    def take_any(self, limit: int) -> list[tuple[int, Event | Entry]]:
+        """Like `take`, with positions and with entries that nobody had built, and gathered over several chunks."""
+        found: list[tuple[int, Event | Entry]] = []
+        while len(found) < limit:
             with self._lock:
                 first = self.position + 1
-                items = self.log.read(self.position, limit)
+                items, _ = self.log.read(self.position, limit)
                 self.position += len(items)
             if not items:
-                return []
-            found = [(first + index, item) for index, item in enumerate(items) if kind(item) in self.wanted]
-            if found:
-                return found
+                break
+            found += [
+                (first + index, item)
+                for index, item in enumerate(items)
+                if item is not None and kind(item) in self.wanted
+            ]
+        return found
 
     def lose(self, chunk: Chunk) -> None:
         """Move behind `chunk`, which leaves memory, and count what was not taken of it."""

@@ -17,31 +17,22 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from ..schemas import ErrorInfo, Event, encode
-from .entry import Entry, Item, Signature, WallClock, kind, sign, wire_name
+from ..schemas import ErrorInfo, Event
+from .entry import Entry, kind
 from .errors import CallbackRefused, CallbackTimeout, SidecarDied
+from .parcel import pack
 from .policy import Policy
 from .subscription import RemoteFailure, Subscription
+
+Items: TypeAlias = list[tuple[int, Event | Entry]]
+"""Positions, and what the log holds there."""
 
 EXIT_SECONDS = 2.0
 """How long a process may take to finish after its last event."""
 START_SECONDS = 60.0
 """How long it may take to import the callback."""
-
-
-class Parcel(NamedTuple):
-    """A raw entry on its way to the other process."""
-
-    module: str
-    qualname: str
-    type: str
-    seq: int
-    fields: dict[str, Any]
-    signature: Signature | None
-    """None where the fields hold the envelope already."""
-    when: int
 
 
 class Job(NamedTuple):
@@ -162,39 +153,39 @@ class Feeder:
         if not items:
             return False
         begin = time.perf_counter()
-        parcels = [pack(seq, item) for seq, item in items]
-        while parcels and self._subscription.open:
-            parcels = self._attempt(parcels, items)
+        rest = items
+        while rest and self._subscription.open:
+            rest = self._attempt(rest)
         self._subscription.seconds += time.perf_counter() - begin
         if self._subscription.open:
             self._subscription.settle(items[-1][0])
         return True
 
-    def _attempt(self, parcels: list[Parcel | bytes], items: list[tuple[int, Item]]) -> list[Parcel | bytes]:
-        """Send `parcels` and hear about each; return those that a new process has to do."""
+    def _attempt(self, items: Items) -> Items:
+        """Send `items` and hear about each; return those that a new process has to do."""
         done = 0
         try:
             sidecar = self._ready()
             if sidecar is None:
                 return []
-            sidecar.send((self._careful or self._subscription.policy.timeout is not None, parcels))
-            while done < len(parcels) and self._subscription.open:
-                done += self._hear(sidecar, items[len(items) - len(parcels) + done])
+            sidecar.send((self._careful or self._subscription.policy.timeout is not None, pack(items)))
+            while done < len(items) and self._subscription.open:
+                done += self._hear(sidecar, items[done])
             self._careful = False
         except TimeoutError:
-            self._give_up(items[len(items) - len(parcels) + done], "timeout")
+            self._give_up(items[done], "timeout")
             done += 1
         except (EOFError, OSError):
             culprit = self._careful
             self._careful = True
             if culprit:  # it died twice, the second time on an event that is known
-                self._give_up(items[len(items) - len(parcels) + done], "death")
+                self._give_up(items[done], "death")
                 done += 1
             else:
                 self._end()
-        return parcels[done:]
+        return items[done:]
 
-    def _hear(self, sidecar: Sidecar, item: tuple[int, Item]) -> int:
+    def _hear(self, sidecar: Sidecar, item: tuple[int, Event | Entry]) -> int:
         """Wait for word of the process; return how many events it has dealt with."""
         word, detail = sidecar.receive(self._subscription.policy.timeout)
         if word == "done":
@@ -203,7 +194,7 @@ class Feeder:
         self._subscription.fail(kind(item[1]), item[0], RemoteFailure(ErrorInfo.model_validate(detail)))
         return 1
 
-    def _give_up(self, item: tuple[int, Item], cause: str) -> None:
+    def _give_up(self, item: tuple[int, Event | Entry], cause: str) -> None:
         name, timeout = self._subscription.name, self._subscription.policy.timeout
         if cause == "timeout" and self._sidecar is not None:
             self._sidecar.kill()
@@ -243,27 +234,6 @@ class Feeder:
             self._abandoned = True
             if self._sidecar is not None:
                 self._sidecar.kill()
-
-
-def pack(seq: int, item: Event | Entry) -> Parcel | bytes:
-    """Return `item` in the form in which it travels: raw where the other process knows its class, else as JSON."""
-    cls = kind(item)
-    if cls.__module__ == "__main__":
-        return encode(item if isinstance(item, Event) else _build(seq, item))
-    if isinstance(item, Event):
-        return Parcel(cls.__module__, cls.__qualname__, item.type, seq, dict(item.__dict__), None, 0)
-    what, fields, source, when = item
-    signature = Signature(source.run, source.attempt, source.rank, source.started)
-    if isinstance(what, Event):
-        fields = dict(what.__dict__)
-    return Parcel(cls.__module__, cls.__qualname__, wire_name(cls), seq, fields, signature, when)
-
-
-def _build(seq: int, entry: Entry) -> Event:
-    what, fields, source, when = entry
-    event = what.model_validate(fields) if isinstance(what, type) else what.model_copy()
-    sign(event, source, seq, when, WallClock())
-    return event
 
 
 def _portable(policy: Policy) -> Policy:

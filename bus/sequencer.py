@@ -28,7 +28,7 @@ from .subscription import Subscription
 
 logger = logging.getLogger("lineside.bus")
 
-SLICE = 256
+SLICE = 64
 """Entries between two looks at the readers."""
 PENDING_SECONDS = 0.001
 """Pause before asking again for pending values, when somebody waits."""
@@ -342,7 +342,7 @@ class Sequencer:
                     continue
                 route = self._route(cls)
                 if isinstance(item, tuple) and route.build:
-                    chunk.items[index] = self._build(route, item, chunk.first + index, clock)
+                    self.log.build(chunk.first + index, self._build(route, item, chunk.first + index, clock))
 
 
 def _explain(error: BaseException) -> str:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import pickle
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
-from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..schemas import Event, UnknownEvent, decode
+from ..schemas import Event
 from .calls import async_call, sync_call
-from .entry import WallClock, sign
 from .lanes import close_callback
+from .parcel import Parcel, Unpacker
 from .policy import is_async
-from .process import Job, Parcel
+from .process import Job
 
 REPORT_SECONDS = 0.05
 """Longest time between two reports: each wakes a thread beside the training loop."""
+
+
+NICENESS = 10
+"""Where processors are scarce, the training loop comes first."""
+ORPHAN_SECONDS = 60.0
+"""How long the callback may work on what was handed over after the publisher's process has died."""
 
 
 def main(fd_in: int, fd_out: int) -> None:
     """Serve one subscription until the pipe closes."""
     inn, out = Connection(fd_in, writable=False), Connection(fd_out, readable=False)
     job: Job = pickle.loads(inn.recv_bytes())
+    os.nice(NICENESS)
+    _watch_parent()
     sys.path[:] = job.path
     logging.basicConfig(level=logging.WARNING, format=f"%(levelname)s {job.name}: %(message)s")
     try:
@@ -39,21 +48,34 @@ def main(fd_in: int, fd_out: int) -> None:
     _send(out, ("ready", None))
     try:
         while batch := pickle.loads(inn.recv_bytes()):
-            careful, parcels = batch
-            _serve(call, parcels, out, 0.0 if careful else REPORT_SECONDS)
+            careful, parcel = batch
+            _serve(call, parcel, out, 0.0 if careful else REPORT_SECONDS)
     except (EOFError, BrokenPipeError):
         pass  # the bus closed, or its process died: everything handed over is done
     finally:
         close_callback(callback)
 
 
-def _serve(call: Callable[[Event], object], parcels: list[Parcel | bytes], out: Connection, pause: float) -> None:
+def _watch_parent() -> None:
+    """End this process some time after its parent, even if the callback hangs."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lineside-watch", daemon=True).start()
+
+
+def _serve(call: Callable[[Event], object], parcel: Parcel, out: Connection, pause: float) -> None:
     """Call back with each event, and report how far it got every `pause` seconds."""
-    clock = WallClock()
+    unpacker = Unpacker(parcel)
     done, reported = 0, time.monotonic()
-    for parcel in parcels:
+    for row in parcel.rows:
         try:
-            call(unpack(parcel, clock))
+            call(unpacker.event(row))
             done += 1
             failure = None
         except BaseException as error:
@@ -65,27 +87,6 @@ def _serve(call: Callable[[Event], object], parcels: list[Parcel | bytes], out: 
             _send(out, ("failed", failure))
     if done:
         _send(out, ("done", done))
-
-
-def unpack(parcel: Parcel | bytes, clock: WallClock) -> Event:
-    """Return the event in `parcel`."""
-    if isinstance(parcel, bytes):
-        return decode(parcel)
-    event = _class_of(parcel).model_validate(parcel.fields)
-    if parcel.signature is not None:
-        sign(event, parcel.signature, parcel.seq, parcel.when, clock)
-    return event
-
-
-def _class_of(parcel: Parcel) -> type[Event]:
-    try:
-        found: Any = sys.modules.get(parcel.module) or import_module(parcel.module)
-        for part in parcel.qualname.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        parcel.fields.setdefault("type", parcel.type)
-        return UnknownEvent
-    return found  # type: ignore[no-any-return]
 
 
 def _runnable(callback: Callable[[Event], Any], job: Job) -> Callable[[Event], object]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
-from .entry import kind, wire_name
+from .entry import Entry, kind, wire_name
 from .log import Cursor, Log
 from .policy import Overflow, Policy
 from .source import Source
@@ -23,8 +23,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger("lineside.bus")
 
-BATCH = 128
+BATCH = 64
 """Most events taken at once; between batches other callbacks of the same loop get their turn."""
+LARGE_BATCH = 512
+"""Most events sent to another process at once."""
 
 State = Literal["active", "switched off", "cancelled", "ended"]
 
@@ -185,20 +187,20 @@ class Subscription:
 
     def take(self) -> list[Any]:
         """Return the next events of its types; none means there are none now. Announces a gap before them."""
-        return self._take(self.cursor.take, type)
+        return self._take(self.cursor.take, type, BATCH)
 
-    def take_items(self) -> list[tuple[int, Any]]:
+    def take_items(self) -> list[tuple[int, Event | Entry]]:
         """Like `take`, with positions and with entries that nobody had built, and filtered already."""
-        while items := self._take(self.cursor.take_any, lambda item: kind(item[1])):
+        while items := self._take(self.cursor.take_any, lambda item: kind(item[1]), LARGE_BATCH):
             admitted = [item for item in items if self.admits is None or self._admits(cast(Event, item[1]))]
             if admitted:
                 return admitted
         return []
 
-    def _take(self, pull: Callable[[int], list[T]], key: Callable[[T], type]) -> list[T]:
+    def _take(self, pull: Callable[[int], list[T]], key: Callable[[T], type], limit: int) -> list[T]:
         if not self.open:
             return []
-        items = self._newest(pull, key) if self.policy.overflow is Overflow.LATEST else pull(BATCH)
+        items = self._newest(pull, key) if self.policy.overflow is Overflow.LATEST else pull(limit)
         self.announce_gap()
         if not items:
             self.settle(self.cursor.position)

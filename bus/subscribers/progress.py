@@ -68,4 +68,8 @@ class Progress:
 
 
 def _is_terminal() -> bool:
-    return sys.stdout.isatty()
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+
+    return not Console().is_dumb_terminal  # one that cannot move its cursor
