@@ -376,37 +376,38 @@ class Bus:
         return cast(CloseReport, self._closed)
 
     def _closing(self, timeout: float) -> Waits:
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         if self._silent:
             self._closed = CloseReport({}, ())
             return
         sealed: Future[None] = Future()
         self._inbox.command(lambda: self._sequencer.seal(sealed))
-        yield [sealed], deadline
+        yield [sealed], began + 0.7 * timeout
         if not sealed.done():
             self._sequencer.hurry()
-            deadline = time.monotonic() + timeout / 10
-            yield [sealed], deadline
+            yield [sealed], began + 0.75 * timeout
             retire(self._inbox, ClosedInbox)
         try:
-            yield from self._draining(max(deadline - time.monotonic(), 0))
+            yield from self._draining(max(began + 0.8 * timeout - time.monotonic(), 0))
         except DrainTimeout as error:
             logger.warning("closing the bus: %s", error)
         left = self._late()
         lanes = dict(self._lanes)
         for subscription in lanes:
             subscription.end()
-        # What is hung gets a tenth more: ending normally takes far less.
-        yield [lane.finished for lane in lanes.values()], max(deadline, time.monotonic() + timeout / 10)
-        hung = tuple(subscription.name for subscription, lane in lanes.items() if not lane.finished.done())
-        for lane in lanes.values():
-            if not lane.finished.done():
-                lane.abandon()
+        yield [lane.finished for lane in lanes.values()], began + 0.9 * timeout
+        hung = [subscription for subscription, lane in lanes.items() if not lane.finished.done()]
+        for subscription in hung:
+            lanes[subscription].abandon()
         self._inbox.command(self._sequencer.stop)
-        self._closed = CloseReport(left, hung)
+        self._closed = CloseReport(left, tuple(subscription.name for subscription in hung))
+        self._end_threads(began + timeout)
+
+    def _end_threads(self, deadline: float) -> None:
+        """End what this bus started, waiting no longer than `deadline`; what hangs is left behind, as a daemon."""
         if threading.current_thread() is not self._thread:
-            self._thread.join(1.0)
-        self._portals.close()
+            self._thread.join(max(deadline - time.monotonic(), 0.01))
+        self._portals.close(max(deadline - time.monotonic(), 0.01))
 
     def stats(self) -> BusStats:
         """What the bus and each subscription have done until now."""
@@ -443,7 +444,9 @@ class Bus:
             warnings.warn(f"{self!r} was not closed; use it as a context manager", ResourceWarning, stacklevel=2)
             self._sequencer.hurry()
             self._inbox.command(self._sequencer.dissolve)
-            self._portals.close()
+            for lane in tuple(self._lanes.values()):
+                lane.abandon()
+            self._portals.close(0.01)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed is not None else f"{self._log.head} events"

@@ -117,8 +117,8 @@ class Portals:
                 with self._lock:
                     self._portals.pop(loop, None)
 
-    def close(self, timeout: float = 1.0) -> None:
-        """Stop the loop that was started here."""
+    def close(self, timeout: float) -> None:
+        """Stop the loop that was started here, and wait for it `timeout` seconds at most."""
         self.flush()
         if self._thread is not None:
             self._thread.stop(timeout)

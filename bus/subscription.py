@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
 from .entry import Entry, kind, wire_name
-from .log import Cursor, Log
+from .log import Cursor, Gap, Log
 from .policy import Overflow, Policy
 from .source import Source
 
@@ -27,6 +27,9 @@ BATCH = 64
 """Most events taken at once; between batches other callbacks of the same loop get their turn."""
 LARGE_BATCH = 512
 """Most events sent to another process at once."""
+
+QUIET_SECONDS = 10.0
+"""After a warning of missed events the next ones are logged as details for a while; every gap is an event."""
 
 State = Literal["active", "switched off", "cancelled", "ended"]
 
@@ -110,6 +113,7 @@ class Subscription:
         self._source = source
         self._forget = forget
         self._streak = (0, 0)
+        self._quiet_until = 0.0
         self._reader: Reader | None = None
 
     # -- the user's side ---------------------------------------------------------------------------
@@ -244,7 +248,7 @@ class Subscription:
         """Publish `EventsMissed` if the cursor was too late for some."""
         gap = self.cursor.gap()
         if gap is not None:
-            logger.warning("%s missed %d events (%d to %d)", self.name, gap.count, gap.first, gap.last)
+            self._warn_of(gap)
             self._source.publish(
                 EventsMissed,
                 subscription=self.name,
@@ -253,6 +257,13 @@ class Subscription:
                 last=gap.last,
                 reason="overflow",
             )
+
+    def _warn_of(self, gap: Gap) -> None:
+        now = time.monotonic()
+        level = logging.WARNING if now >= self._quiet_until else logging.DEBUG
+        if level == logging.WARNING:
+            self._quiet_until = now + QUIET_SECONDS
+        logger.log(level, "%s missed %d events (%d to %d)", self.name, gap.count, gap.first, gap.last)
 
     def settle(self, position: int) -> None:
         """Say that everything up to `position` was dealt with."""

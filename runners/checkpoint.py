@@ -125,8 +125,7 @@ def plain(value: object, where: str = "its state") -> object:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.generic):
-        number: object = value.item()
-        return number
+        return cast("object", value.item())  # pyright: ignore[reportUnknownMemberType]  # of any number
     raise UnsavableState(where, value)
 
 

@@ -188,7 +188,7 @@ class Run(Generic[R]):
     @overload
     def hold(
         self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
-    ) -> Hold[Event]: ...
+    ) -> Hold[Any]: ...
     def hold(
         self, *types: type[Event] | str, where: Callable[[Any], bool] | None = None, timeout: float | None = None
     ) -> Hold[Any]:

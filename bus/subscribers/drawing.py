@@ -42,10 +42,10 @@ def bar(label: str, done: float, total: int | None, *notes: str) -> RenderableTy
 
     A `done` between two whole numbers is within the next one: 2.4 of 8 epochs is epoch 3/8.
     """
-    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid = Table.grid(padding=(0, 1, 0, 0), expand=True)
     for width in (LABEL, TRACK, 9):
         grid.add_column(width=width, no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")  # gives way where the terminal is narrow
     track = ProgressBar(
         total=total, completed=done, width=TRACK, style=DIM, complete_style="cyan", finished_style="cyan"
     )

@@ -188,7 +188,7 @@ class PredictView:
                 self._bar = bar("batches", 0, event.batches)
             case PredictBatchEnd():
                 self._inputs += event.batch_size
-                speed = text.scalars(event.speed) and f"{text.scalars(event.speed)} ms"
+                speed = f"{sum(event.speed.values()):.2f} ms an input" if event.speed else ""
                 self._bar = bar("batches", event.batch + 1, event.batches, speed)
                 yield from self.results(event)
             case PredictEnd():

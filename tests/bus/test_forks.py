@@ -12,7 +12,7 @@ from lineside.bus import Bus
 from .support import Beat, Tick, numbers, run_script
 
 FORKS = """
-import asyncio, os, signal, sys, threading, warnings
+import asyncio, os, signal, sys, threading, time, warnings
 from lineside.bus import Bus, BusForked
 from lineside.schemas import Event
 
@@ -49,6 +49,8 @@ def publish(thread):
     while not stop.is_set():
         source.publish(Tock if published[thread] % 50 == 0 else Tick, n=published[thread])
         published[thread] += 1
+        if published[thread] % 20 == 0:
+            time.sleep(0.0002)  # leave the children a processor
 
 def child(index):
     signal.alarm(20)  # a child that hangs is killed, and that is seen

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -30,8 +32,12 @@ CLOSING = ["TrainEnd", "Teardown", "RunEnd"]
 
 
 def make_model(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
+    seed_torch(seed)
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 2))
+
+
+def seed_torch(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
 
 
 def make_data(size: int = 12, seed: int = 1) -> TensorDataset:
@@ -41,7 +47,8 @@ def make_data(size: int = 12, seed: int = 1) -> TensorDataset:
 
 
 def make_loader(size: int = 12, batch_size: int = 4, **options: Any) -> DataLoader[tuple[Tensor, ...]]:
-    return DataLoader(make_data(size), batch_size, **{"shuffle": True, **options})
+    settings: dict[str, Any] = {"shuffle": True, **options}
+    return DataLoader(make_data(size), batch_size, **settings)
 
 
 def make_trainer(
@@ -58,13 +65,24 @@ def make_trainer(
     if validate:
         parts["val"] = make_loader(8, shuffle=False)
         parts["metrics"] = {"accuracy": MulticlassAccuracy(2, average="micro")}
-    settings = {"device": "cpu", "epochs": 2, "directory": folder / "run"}
+    settings: dict[str, Any] = {"device": "cpu", "epochs": 2, "directory": folder / "run"}
     arguments = {**parts, **settings, **overrides}
     return Trainer(model or make_model(), make_loader() if train is None else train, bus=bus, **arguments)
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(parameters, lr=0.05)
+
+
+def sgd(rate: float) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Plain gradient descent."""
+    return lambda parameters: torch.optim.SGD(parameters, lr=rate)
+
+
+def scheduled(kind: type[LRScheduler], *arguments: Any, **options: Any) -> Callable[[Optimizer], LRScheduler]:
+    """A function that makes a scheduler of that kind."""
+    make: Callable[..., LRScheduler] = kind
+    return lambda optimizer: make(optimizer, *arguments, **options)
 
 
 def follow(runner: Runner[Any, Any]) -> list[Event]:
@@ -87,8 +105,10 @@ def same_state(one: Any, other: Any) -> bool:
     """Whether two states hold the same values, bit for bit."""
     if isinstance(one, Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in one)
+    if isinstance(one, Mapping):
+        pairs = cast("Mapping[str, object]", one)
+        return pairs.keys() == other.keys() and all(same_state(pairs[key], other[key]) for key in pairs)
     if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same_state, one, other))
+        items = cast("Sequence[object]", one)
+        return len(items) == len(other) and all(map(same_state, items, other))
     return bool(one == other)

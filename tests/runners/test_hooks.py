@@ -90,7 +90,7 @@ def test_a_callback_may_be_async_too_and_is_awaited(trainer: Trainer) -> None:
         done.append(runner.model.training)
 
     trainer.add_callback("on_fit_epoch_end", callback)
-    trainer.hook(FitEpochEnd)(lambda *_: done.append(True))
+    trainer.hook(FitEpochEnd)(lambda event, runner: done.append(True))
     trainer.run()
     assert done == [True] * 4
 
@@ -151,7 +151,7 @@ def test_an_unknown_callback_name_is_refused_with_the_closest(trainer: Trainer, 
     with pytest.raises(UnknownEventName, match=f"no event is named '{name}'"):
         trainer.add_callback(name, lambda _: None)
     with pytest.raises(UnknownEventName):
-        trainer.hook(name)(lambda *_: None)
+        trainer.hook(name)(lambda event, runner: None)
 
 
 def test_a_hook_without_parentheses_is_refused(trainer: Trainer) -> None:
@@ -161,14 +161,26 @@ def test_a_hook_without_parentheses_is_refused(trainer: Trainer) -> None:
         trainer.hook(forgotten)(forgotten)  # type: ignore[call-overload]
 
 
+def takes_nothing() -> None: ...
+
+
+def takes_two(one: object, other: object) -> None: ...
+
+
+def takes_three(one: object, two: object, three: object) -> None: ...
+
+
+def takes_a_keyword(*, runner: object) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("callback", "problem"),
     [
         (None, "NoneType is not callable"),
         ("print", "str is not callable"),
-        (lambda: None, r"it takes \(\)"),
-        (lambda event, runner: None, r"missing a required argument: 'runner'"),
-        (lambda *, runner: None, "it takes"),
+        (takes_nothing, r"it takes \(\)"),
+        (takes_two, r"missing a required argument: 'other'"),
+        (takes_a_keyword, "it takes"),
     ],
 )
 def test_a_callback_that_could_not_be_called_is_refused_when_it_is_registered(
@@ -178,7 +190,7 @@ def test_a_callback_that_could_not_be_called_is_refused_when_it_is_registered(
         trainer.add_callback("on_train_start", callback)
 
 
-@pytest.mark.parametrize("hook", [42, lambda event: None, lambda event, runner, more: None])
+@pytest.mark.parametrize("hook", [42, takes_nothing, takes_three])
 def test_a_hook_that_could_not_be_called_is_refused_when_it_is_registered(trainer: Trainer, hook: Any) -> None:
     with pytest.raises(InvalidHook, match="expected a function of .event, runner."):
         trainer.hook(TrainEpochEnd)(hook)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,27 +13,34 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from lineside.runners import Trainer
 from lineside.schemas import FitEpochEnd, OptimizerStep, ParamsUpdate, TrainBatchEnd, TrainEpochStart
 
-from .support import follow, make_data, make_loader, make_model, make_trainer, of, same_state
+from .support import (
+    follow,
+    make_data,
+    make_loader,
+    make_model,
+    make_trainer,
+    of,
+    same_state,
+    scheduled,
+    seed_torch,
+    sgd,
+)
 
 
 def linear() -> nn.Linear:
-    torch.manual_seed(0)
+    seed_torch(0)
     return nn.Linear(4, 2)
 
 
-def sgd(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1)
-
-
 def trained(folder: Path, **overrides: Any) -> dict[str, Tensor]:
-    trainer = make_trainer(folder, model=linear(), optimizer=sgd, validate=False, save=False, **overrides)
+    trainer = make_trainer(folder, model=linear(), optimizer=sgd(0.1), validate=False, save=False, **overrides)
     trainer.run()
     return dict(trainer.model.state_dict())
 
 
 def test_the_loop_trains_as_a_loop_written_by_hand_does(tmp_path: Path) -> None:
     model = linear()
-    optimizer = sgd(model.parameters())
+    optimizer = sgd(0.1)(model.parameters())
     for _ in range(2):
         for inputs, targets in make_loader(shuffle=False):
             optimizer.zero_grad()
@@ -87,7 +94,8 @@ def test_the_moving_average_is_what_is_validated(tmp_path: Path) -> None:
         def forward(self, inputs: Tensor) -> Tensor:
             if not self.training:
                 validated.append(self)
-            return self.linear(inputs)
+            outputs: Tensor = self.linear(inputs)
+            return outputs
 
     trainer = make_trainer(tmp_path, model=Spy(), ema_decay=0.9, epochs=1)
     trainer.run()
@@ -95,14 +103,14 @@ def test_the_moving_average_is_what_is_validated(tmp_path: Path) -> None:
 
 
 def test_a_schedule_by_epoch_changes_the_rate_between_epochs(tmp_path: Path) -> None:
-    events = follow(make_trainer(tmp_path, epochs=3, scheduler=lambda o: lr_scheduler.StepLR(o, 1, gamma=0.1)))
+    events = follow(make_trainer(tmp_path, epochs=3, scheduler=scheduled(lr_scheduler.StepLR, 1, gamma=0.1)))
     rates = [event.lr["0"] for event in of(events, TrainEpochStart)]
     assert rates == pytest.approx([0.05, 0.005, 0.0005])
 
 
 def test_a_schedule_by_step_changes_the_rate_after_each_step(tmp_path: Path) -> None:
-    scheduler = lr_scheduler.LinearLR
-    events = follow(make_trainer(tmp_path, epochs=1, schedule="step", scheduler=lambda o: scheduler(o, 0.5, 1.0, 2)))
+    scheduler = scheduled(lr_scheduler.LinearLR, 0.5, 1.0, 2)
+    events = follow(make_trainer(tmp_path, epochs=1, schedule="step", scheduler=scheduler))
     assert [event.lr["0"] for event in of(events, OptimizerStep)] == pytest.approx([0.025, 0.0375, 0.05])
     assert [event.lr["0"] for event in of(events, TrainBatchEnd)] == pytest.approx([0.025, 0.0375, 0.05])
 
@@ -121,17 +129,17 @@ def test_a_plateau_scheduler_gets_the_fitness_in_its_own_direction(tmp_path: Pat
     seen: list[float] = []
 
     class Plateau(lr_scheduler.ReduceLROnPlateau):
-        def step(self, metrics: Any, epoch: Any = None) -> None:
+        def step(self, metrics: Any, epoch: Any = None) -> None:  # type: ignore[override]  # as torch's own has it
             seen.append(float(metrics))
-            super().step(metrics, epoch)
+            super().step(metrics, epoch)  # pyright: ignore[reportUnknownMemberType]
 
-    events = follow(make_trainer(tmp_path, scheduler=lambda o: Plateau(o, mode=mode)))
+    events = follow(make_trainer(tmp_path, scheduler=scheduled(Plateau, mode=mode)))
     fitness = [event.fitness for event in of(events, FitEpochEnd) if not event.final]
     assert seen == [value if mode == "max" else -value for value in fitness]
 
 
 def test_a_plateau_scheduler_without_validation_gets_the_training_loss(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path, validate=False, scheduler=lambda o: lr_scheduler.ReduceLROnPlateau(o))
+    trainer = make_trainer(tmp_path, validate=False, scheduler=scheduled(lr_scheduler.ReduceLROnPlateau))
     trainer.run()
     assert isinstance(trainer.scheduler, lr_scheduler.ReduceLROnPlateau)
     assert trainer.scheduler.best < float("inf")
@@ -145,7 +153,7 @@ def test_the_fitness_may_be_a_loss_and_the_best_epoch_is_where_it_was_least(tmp_
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
-    states = []
+    states: list[dict[str, Tensor]] = []
     for attempt in ("one", "other"):
         trainer = make_trainer(tmp_path / attempt, seed=5)
         trainer.run()
@@ -200,7 +208,7 @@ def test_a_step_takes_batches_of_any_form(tmp_path: Path) -> None:
 def test_a_compiled_model_trains_and_its_weights_keep_their_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch, "compile", partial(cast("Any", torch).compile, backend="eager"))
     model = make_model()
     make_trainer(tmp_path, model=model, compile=True, epochs=1).run()
     assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["model"].keys() == model.state_dict().keys()

@@ -56,6 +56,9 @@ from .support import (
     names,
     of,
     same_state,
+    scheduled,
+    seed_torch,
+    sgd,
 )
 
 Loader = Callable[[], Any]
@@ -82,8 +85,8 @@ class Unsized:
     def __iter__(self) -> Iterator[Any]:
         order = torch.randperm(12)
         for start in range(0, 12, 4):
-            indices = order[start : start + 4].tolist()
-            yield tuple(torch.utils.data.default_collate([make_data()[index] for index in indices]))
+            indices = order[start : start + 4]
+            yield tuple(tensor[indices] for tensor in make_data().tensors)
 
 
 def own_generator() -> DataLoader[Any]:
@@ -110,7 +113,7 @@ def trainer_for_resuming(folder: Path, train: Any, **overrides: Any) -> Trainer:
         "seed": 3,
         "ema_decay": 0.9,
         "clip_norm": 1.0,
-        "scheduler": lambda optimizer: lr_scheduler.StepLR(optimizer, 1, gamma=0.5),
+        "scheduler": scheduled(lr_scheduler.StepLR, 1, gamma=0.5),
     }
     return make_trainer(folder, train=train, **{**settings, **overrides})
 
@@ -141,7 +144,7 @@ def interrupted_and_resumed(
     first = trainer_for_resuming(folder, loader(), **overrides)
     stop_at(first, stage, epoch, batch)
     assert first.run().outcome == "stopped"
-    torch.manual_seed(99)  # another process knows nothing of the first one's generators
+    seed_torch(99)  # another process knows nothing of the first one's generators
     random.seed(99)
     np.random.seed(99)
     again = trainer_for_resuming(folder, loader(), resume=folder / "run", model=make_model(5), **overrides)
@@ -187,14 +190,14 @@ def test_a_run_can_be_interrupted_at_every_batch(tmp_path: Path) -> None:
     whole = trainer_for_resuming(tmp_path / "whole", make_loader())
     whole.run()
     expected = state_of(whole)
-    resume: dict[str, Any] = {}
-    for attempt in range(1, 11):
-        trainer = trainer_for_resuming(tmp_path / "parts", make_loader(), model=make_model(attempt - 1), **resume)
+    trainer = trainer_for_resuming(tmp_path / "parts", make_loader())
+    for attempt in range(1, 10):
         trainer.add_callback("on_train_batch_end", lambda trainer: trainer.stop())
         result = trainer.run()
-        assert result.attempt == attempt
-        resume = {"resume": tmp_path / "parts" / "run"}
-    assert result.outcome == "completed"
+        assert (result.outcome, result.attempt) == ("stopped", attempt)
+        resume = tmp_path / "parts" / "run"
+        trainer = trainer_for_resuming(tmp_path / "parts", make_loader(), model=make_model(attempt), resume=resume)
+    assert trainer.run().outcome == "completed"
     assert same_state(expected, state_of(trainer))
 
 
@@ -240,7 +243,7 @@ def test_resuming_a_complete_run_evaluates_its_best_weights_again(tmp_path: Path
 
 
 def test_the_checkpoint_holds_nothing_but_tensors_and_plain_data(tmp_path: Path) -> None:
-    make_trainer(tmp_path, ema_decay=0.9, scheduler=lambda o: lr_scheduler.MultiStepLR(o, [1])).run()
+    make_trainer(tmp_path, ema_decay=0.9, scheduler=scheduled(lr_scheduler.MultiStepLR, [1])).run()
     state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert state.keys() >= {"model", "optimizer", "scheduler", "ema", "random", "progress", "run", "attempt"}
     assert (tmp_path / "run" / "last.pt").stat().st_mode & 0o777 == 0o666 & ~_umask()
@@ -296,10 +299,23 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "last.pt" in refused(tmp_path, CheckpointNotFound, resume=tmp_path / "empty")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda data: data[: len(data) // 2], lambda data: data[:10], lambda data: b"", lambda data: b"garbage" * 99],
-)
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def head(data: bytes) -> bytes:
+    return data[:10]
+
+
+def nothing(data: bytes) -> bytes:
+    return b""
+
+
+def garbage(data: bytes) -> bytes:
+    return b"garbage" * 99
+
+
+@pytest.mark.parametrize("damage", [half, head, nothing, garbage])
 def test_a_truncated_or_garbled_checkpoint_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     last = saved_run(tmp_path)
     last.write_bytes(damage(last.read_bytes()))
@@ -327,7 +343,7 @@ def test_the_weights_of_another_model_are_refused_with_what_differs(tmp_path: Pa
 
 def test_the_state_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     last = saved_run(tmp_path)
-    message = refused(tmp_path, OptimizerMismatch, resume=last, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    message = refused(tmp_path, OptimizerMismatch, resume=last, optimizer=sgd(0.1))
     assert "it was made with Adam, this run has SGD" in message
 
     def two_groups(parameters: Any) -> torch.optim.Optimizer:
@@ -342,7 +358,7 @@ def test_another_set_up_is_refused(tmp_path: Path) -> None:
     last = saved_run(tmp_path, name="first")
     message = refused(tmp_path, CheckpointMismatch, resume=last, ema_decay=0.9)
     assert "this run has a moving average (ema_decay), the checkpoint has none" in message
-    message = refused(tmp_path, CheckpointMismatch, resume=last, scheduler=lambda o: lr_scheduler.StepLR(o, 1))
+    message = refused(tmp_path, CheckpointMismatch, resume=last, scheduler=scheduled(lr_scheduler.StepLR, 1))
     assert "this run has a scheduler, the checkpoint has none" in message
     message = refused(tmp_path, CheckpointMismatch, resume=last, name="second")
     assert "it belongs to run 'first', but name='second' was given" in message
@@ -410,15 +426,13 @@ def test_state_that_a_checkpoint_cannot_hold_is_named(tmp_path: Path) -> None:
             return {**super().state_dict(), "shape": {"curve": object()}}
 
     with pytest.raises(UnsavableState, match=r"\['scheduler'\]\['shape'\]\['curve'\], <object"):
-        make_trainer(tmp_path, scheduler=lambda o: Schedule(o, 1)).run()
+        make_trainer(tmp_path, scheduler=scheduled(Schedule, 1)).run()
 
 
 def test_a_resumed_run_knows_its_best_epoch(tmp_path: Path) -> None:
     first = make_trainer(tmp_path, epochs=2)
     before = first.run()
-    resumed = make_trainer(
-        tmp_path, epochs=3, resume=tmp_path / "run", optimizer=lambda p: torch.optim.Adam(p, lr=0.05)
-    )
+    resumed = make_trainer(tmp_path, epochs=3, resume=tmp_path / "run")
     seen: list[Any] = []
     resumed.hook(TrainEpochStart)(lambda _, trainer: seen.append((trainer.best_fitness, trainer.best)))
     resumed.run()

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lineside.bus import Bus
-from lineside.runners.scalars import CudaScalars, HostScalars, Mean, Scalars, scalars_of
+from lineside.runners.scalars import CudaScalars, HostScalars, Mean, Scalars, Snapshot, scalars_of
 from lineside.schemas import RunEnd, TrainBatchEnd
 
 from .support import make_trainer
@@ -37,7 +38,7 @@ def tensors(device: torch.device, *values: float) -> list[Tensor]:
 
 def test_a_snapshot_holds_the_values_of_its_moment(device: torch.device, scalars: Scalars) -> None:
     total = torch.zeros((), device=device)
-    snapshots = []
+    snapshots: list[Snapshot] = []
     for _ in range(5):
         total += 1
         snapshots.append(scalars.take([total, total * 2], named))
@@ -127,10 +128,7 @@ def test_nobody_asks_the_device_during_the_computation_of_a_step() -> None:
 
 
 @cuda
-def test_training_never_waits_for_the_device(tmp_path: object) -> None:
-    from pathlib import Path
-
-    assert isinstance(tmp_path, Path)
+def test_training_never_waits_for_the_device(tmp_path: Path) -> None:
     batches = [(torch.randn(4, 4).pin_memory(), torch.randint(2, (4,)).pin_memory()) for _ in range(8)]
     with Bus() as bus:
         losses: list[float] = []
@@ -139,7 +137,7 @@ def test_training_never_waits_for_the_device(tmp_path: object) -> None:
             tmp_path, train=batches, validate=False, bus=bus, device="cuda", clip_norm=1.0, ema_decay=0.9, save=False
         )
         trainer.add_callback("on_train_epoch_start", lambda _: torch.cuda.set_sync_debug_mode("error"))
-        trainer.hook(RunEnd)(lambda *_: torch.cuda.set_sync_debug_mode("default"))
+        trainer.hook(RunEnd)(lambda event, trainer: torch.cuda.set_sync_debug_mode("default"))
         trainer.run()
         bus.drain()
     assert len(losses) == 16

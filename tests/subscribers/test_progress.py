@@ -152,6 +152,15 @@ def test_nothing_is_wider_than_the_terminal(story: Story) -> None:
     assert max(len(line) for line in terminal.getvalue().splitlines()) <= 60
 
 
+def test_on_a_narrow_terminal_it_is_the_notes_that_give_way(story: Story) -> None:
+    events = story("train")
+    first_batch = next(index for index, event in enumerate(events) if isinstance(event, TrainBatchEnd))
+    losses = {f"a_loss_of_name_{number}": 0.5 for number in range(9)}
+    shown = drawn([*events[:first_batch], events[first_batch].model_copy(update={"losses": losses})], width=60)
+    assert " batches  ━" in shown
+    assert " 1/2 " in shown
+
+
 def test_an_unknown_number_of_epochs_or_batches_is_fine(story: Story) -> None:
     unknown = {"epochs": None, "batches": None}
     events = [

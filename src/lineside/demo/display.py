@@ -18,6 +18,7 @@ from lineside.bus.subscribers.progress import Display
 from lineside.bus.subscribers.views import VIEWS, Lines, PredictView
 from lineside.demo.pictures import Gallery, Picture
 from lineside.schemas import Event, PredictBatchEnd, PredictEnd
+from lineside.schemas.fields import Count, Seconds
 
 MISTAKES = 5
 """Mistakes that are told one by one."""
@@ -28,11 +29,11 @@ class DemoSummary(Event):
 
     val_accuracy: float = Field(description="Share of the validation digits that were read right.")
     held_back_accuracy: float = Field(description="Share of the digits held back that were read right.")
-    events: int = Field(description="Events published until now.")
-    missed: int = Field(description="Events that the display missed.")
-    steps: int = Field(description="Training steps.")
-    step_seconds: float = Field(description="Mean time of a training step.")
-    bus_seconds: float = Field(description="CPU time that the bus spent for each training step.")
+    events: Count = Field(description="Events published until now.")
+    missed: Count = Field(description="Events that a subscription missed.")
+    steps: Count = Field(description="Training steps.")
+    step_seconds: Seconds = Field(description="Mean time of a training step.")
+    bus_seconds: Seconds = Field(description="CPU time of the bus's own thread for each training step.")
     files: tuple[str, ...] = Field(description="What was written.")
 
 

@@ -1,0 +1,201 @@
+"""The way of scalars from a CUDA device, with a device that is made up: it is done when the test says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from lineside.runners import Trainer, trainer
+from lineside.runners.scalars import CudaScalars, Mean, Snapshot
+from lineside.schemas import OptimizerStep, TrainBatchEnd, TrainEpochEnd
+
+from .support import CLOSING, OPENING, T, follow, make_trainer, names, of
+
+CPU = torch.device("cpu")
+
+
+class FakeEvent:
+    """An event of a device that works in order, and only when somebody waits for it or lets it become idle."""
+
+    idle = False
+    """Whether the device does everything at once."""
+    recorded = 0
+    done = 0
+    queries = 0
+    waits = 0
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def record(self) -> None:
+        FakeEvent.recorded += 1
+        self._number = FakeEvent.recorded
+
+    def query(self) -> bool:
+        FakeEvent.queries += 1
+        return FakeEvent.idle or self._number <= FakeEvent.done
+
+    def synchronize(self) -> None:
+        FakeEvent.waits += 1
+        FakeEvent.done = max(FakeEvent.done, self._number)
+
+
+@pytest.fixture(autouse=True)
+def _made_up_device(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUnusedFunction]
+    empty = cast("Any", torch).empty
+
+    def without_pinning(*size: int, pin_memory: bool = False, **options: Any) -> Any:
+        return empty(*size, **options)
+
+    monkeypatch.setattr(torch, "empty", without_pinning)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(FakeEvent, "idle", False)
+    for name in ("recorded", "done", "queries", "waits"):
+        monkeypatch.setattr(FakeEvent, name, 0)
+
+
+def named(values: Sequence[float]) -> Mapping[str, object]:
+    return {"a": values[0]}
+
+
+def take(scalars: CudaScalars, value: float) -> Snapshot:
+    return scalars.take([torch.tensor(value)], named)
+
+
+def test_a_snapshot_is_ready_when_its_copy_is_done_and_not_before() -> None:
+    snapshot = take(CudaScalars(CPU), 1.5)
+    assert not snapshot.known
+    assert not snapshot.ready()
+    FakeEvent.idle = True
+    assert snapshot.ready()
+    assert snapshot.result() == {"a": 1.5}
+    assert FakeEvent.waits == 0
+
+
+def test_waiting_for_a_snapshot_waits_for_its_event_alone() -> None:
+    scalars = CudaScalars(CPU)
+    first, second = take(scalars, 1.0), take(scalars, 2.0)
+    assert first.wait() == {"a": 1.0}
+    assert FakeEvent.waits == 1
+    assert not second.ready()
+
+
+def test_a_slot_is_used_again_after_its_values_were_copied_out() -> None:
+    scalars = CudaScalars(CPU, slots=1)
+    for value in (1.0, 2.0, 3.0):
+        snapshot = take(scalars, value)
+        assert snapshot.wait() == {"a": value}
+        assert snapshot.result() == {"a": value}
+    assert scalars.dropped == 0
+
+
+def test_values_are_dropped_and_counted_when_no_slot_is_free_and_the_mean_still_counts_them() -> None:
+    scalars = CudaScalars(CPU, slots=2)
+    mean = Mean(scalars)
+    snapshots = [take(scalars, value) for value in (1.0, 2.0, 6.0)]
+    for snapshot in snapshots:
+        mean.add(snapshot, 2)
+    assert [snapshot.lost for snapshot in snapshots] == [False, False, True]
+    assert scalars.dropped == 1
+    assert math.isnan(cast("float", snapshots[2].result()["a"]))
+    assert mean.read() == [3.0]
+    assert (snapshots[0].wait(), snapshots[1].wait()) == ({"a": 1.0}, {"a": 2.0})
+    assert not take(scalars, 4.0).lost
+
+
+def test_a_wide_snapshot_replaces_the_ring_and_the_narrow_ones_still_arrive() -> None:
+    scalars = CudaScalars(CPU, slots=1, width=1)
+    narrow = take(scalars, 1.0)
+    wide = scalars.take([torch.tensor(2.0), torch.tensor(3.0)], lambda values: {"a": list(values)})
+    assert (wide.wait(), narrow.wait()) == ({"a": [2.0, 3.0]}, {"a": 1.0})
+
+
+def test_nobody_asks_the_device_during_the_computation_of_a_step() -> None:
+    scalars = CudaScalars(CPU)
+    snapshot = take(scalars, 1.0)
+    FakeEvent.idle = True
+    with scalars.computing():
+        assert not snapshot.ready()
+    assert FakeEvent.queries == 0
+    assert snapshot.ready()
+
+
+def test_nobody_asks_the_device_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = take(CudaScalars(CPU), 1.0)
+    FakeEvent.idle = True
+    with monkeypatch.context() as capture:
+        capture.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+        assert not snapshot.ready()
+    assert snapshot.ready()
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> CudaScalars:
+    scalars = CudaScalars(CPU)
+
+    def scalars_of(device: torch.device) -> CudaScalars:
+        return scalars
+
+    monkeypatch.setattr(trainer, "scalars_of", scalars_of)
+    return scalars
+
+
+def test_a_run_waits_for_the_device_at_the_ends_of_epochs_only(tmp_path: Path, on_device: CudaScalars) -> None:
+    waits: list[int] = []
+    training = make_trainer(tmp_path, validate=False, clip_norm=1.0, save=False)
+    training.add_callback("on_before_zero_grad", lambda _: waits.append(FakeEvent.waits))
+    events = follow(training)
+    epoch = ["TrainEpochStart", *T, *T, *T, "TrainEpochEnd", "FitEpochEnd"]
+    assert names(events) == [*OPENING, *epoch, *epoch, *CLOSING]
+    assert waits[:3] == [0, 0, 0]
+    assert waits[3] == waits[5]
+    assert on_device.dropped == 0
+    losses = [event.loss for event in of(events, TrainBatchEnd)]
+    assert of(events, TrainEpochEnd)[0].losses == {"loss": pytest.approx(sum(losses[:3]) / 3)}
+    assert all(event.grad_norm > 0 for event in of(events, OptimizerStep))
+
+
+def test_a_hook_gets_values_that_have_arrived(tmp_path: Path, on_device: CudaScalars) -> None:
+    seen: list[float] = []
+    training = make_trainer(tmp_path, validate=False, epochs=1)
+    training.hook(TrainBatchEnd)(lambda event, trainer: seen.append(event.loss))
+    events = follow(training)
+    assert seen == [event.loss for event in of(events, TrainBatchEnd)]
+
+
+def test_a_loss_that_is_not_finite_is_reported_as_soon_as_it_is_known(tmp_path: Path, on_device: CudaScalars) -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.mean() * math.nan
+
+    def catch_up(trainer: Trainer) -> None:
+        FakeEvent.idle = trainer.progress.batch == 1
+
+    training = make_trainer(tmp_path, validate=False, epochs=1, loss=loss)
+    training.add_callback("on_before_zero_grad", catch_up)
+    reached = [name for name in names(follow(training)) if name in ("TrainBatchEnd", "NonFinite", "TrainEpochEnd")]
+    # The first loss arrives during the second batch, the third one is waited for at the end of the epoch.
+    assert reached == [
+        "TrainBatchEnd",
+        "TrainBatchEnd",
+        "NonFinite",
+        "NonFinite",
+        "TrainBatchEnd",
+        "NonFinite",
+        "TrainEpochEnd",
+    ]
+
+
+def test_a_run_that_was_stopped_on_a_device_keeps_its_running_mean(tmp_path: Path, on_device: CudaScalars) -> None:
+    training = make_trainer(tmp_path, validate=False, epochs=1)
+    training.hook(TrainBatchEnd)(lambda event, trainer: trainer.stop() if event.batch == 1 else None)
+    first = follow(training)
+    second = follow(make_trainer(tmp_path, validate=False, epochs=1, resume=tmp_path / "run"))
+    losses = [event.loss for event in of([*first, *second], TrainBatchEnd)]
+    assert of(second, TrainEpochEnd)[0].losses == {"loss": pytest.approx(sum(losses) / 3)}
