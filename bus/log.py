@@ -156,6 +156,10 @@ class Cursor:
         """Whether a wanted event lies ahead."""
         return self.position < self.goal
 
+    def needs(self, chunk: Chunk) -> bool:
+        """Whether it may still find something in `chunk`."""
+        return self.behind and self.position < chunk.last
+
     def take(self, limit: int) -> list[Any]:
         """Return the next wanted items, about `limit` at most; none means that the head was reached."""
         while True:
@@ -186,12 +190,12 @@ class Cursor:
             ]
         return found
 
-    def lose(self, chunk: Chunk) -> None:
-        """Move behind `chunk`, which leaves memory, and count what was not taken of it."""
+    def lose(self, chunk: Chunk, *, counted: bool = True) -> None:
+        """Move behind `chunk`, which leaves memory, and count what was not taken of it if somebody still reads."""
         with self._lock:
             if self.position >= chunk.last:
                 return
-            if self.behind:
+            if self.behind and counted:
                 start = max(self.position + 1 - chunk.first, 0)
                 self._count(chunk.first + start, [kind(item) in self.wanted for item in chunk.items[start:]])
             self.position = chunk.last

@@ -91,8 +91,11 @@ class Sequencer:
         self._routes.clear()
 
     def seal(self, future: Future[None]) -> None:
-        """Take nothing more."""
+        """Take nothing more, and seal the log behind what was taken: also what was published since the command."""
         retire(self.inbox, ClosedInbox)
+        self.inbox.command(lambda: self._seal(future))
+
+    def _seal(self, future: Future[None]) -> None:
         self.log.sealed = True
         for subscription in self.subscriptions:
             self._hungry[subscription] = None
@@ -288,10 +291,10 @@ class Sequencer:
 
     def _room(self) -> int:
         """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
-        readers = [reader for reader in self._patient if reader.open and not self._hurried]
-        oldest, stalled = self.log.chunks[0].last, self.inbox.stalled
+        readers = self._waited_for()
+        oldest, stalled = self.log.chunks[0], self.inbox.stalled
         room = min([SLICE, *(reader.backlog - reader.unread for reader in readers)])
-        if self.log.full and any(reader.cursor.behind and reader.cursor.position < oldest for reader in readers):
+        if self.log.full and any(reader.cursor.needs(oldest) for reader in readers):
             room = 0  # the window is full of what one of them has not read
         if stalled and any(reader.crowded for reader in readers):
             room = 0  # or each event that is read would let one in, at the price of three wake-ups
@@ -300,6 +303,9 @@ class Sequencer:
         for reader in readers if self._blocked else ():
             reader.urgent = True  # somebody waits for it now
         return room
+
+    def _waited_for(self) -> list[Subscription]:
+        return [reader for reader in self._patient if reader.open and not self._hurried]
 
     def _note_goals(self) -> None:
         for route in self._touched.values():
@@ -314,8 +320,10 @@ class Sequencer:
 
     def _make_room(self) -> None:
         for chunk in self.log.evict():
+            if any(reader.cursor.needs(chunk) for reader in self._waited_for()):
+                return  # then there is no more room until it was read
             for subscription in self.subscriptions:
-                subscription.cursor.lose(chunk)
+                subscription.cursor.lose(chunk, counted=subscription.open)
 
     def _wake(self) -> None:
         """Wake the readers that are due: at once for urgent events, else when their latency has passed."""

@@ -171,7 +171,7 @@ def page() -> str:
 
 
 def _shipped(family: type[Event]) -> list[type[Event]]:
-    return [cls for cls in events(family) if cls.__module__.startswith("lineside.")]
+    return [cls for cls in events(family) if cls.__module__.startswith("lineside.schemas.")]
 
 
 def _families() -> str:

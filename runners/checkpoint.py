@@ -106,27 +106,55 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def plain(value: object, where: str = "its state") -> object:
-    """Return `value` as tensors, numbers, strings and plain containers of them.
+def plain(value: object) -> object:
+    """Return `value` as tensors on the host, numbers, strings and plain containers of them.
 
     Raises:
         UnsavableState: there is something else in it; the message says where.
     """
+    copies = _HostCopies()
+    made = _plain(value, "its state", copies)
+    copies.wait()
+    return made
+
+
+def _plain(value: object, where: str, copies: _HostCopies) -> object:
     if isinstance(value, Tensor):
-        return value.detach()
+        return copies.of(value.detach())
     if isinstance(value, Mapping):
         mapping = cast("Mapping[object, object]", value)
-        made = {key: plain(item, f"{where}[{key!r}]") for key, item in mapping.items()}
+        made = {key: _plain(item, f"{where}[{key!r}]", copies) for key, item in mapping.items()}
         return Counter(made) if isinstance(mapping, Counter) else made  # MultiStepLR relies on a Counter's zeros
     if isinstance(value, (list, tuple)):
         sequence = cast("Sequence[object]", value)
-        items = [plain(item, f"{where}[{index}]") for index, item in enumerate(sequence)]
+        items = [_plain(item, f"{where}[{index}]", copies) for index, item in enumerate(sequence)]
         return tuple(items) if isinstance(sequence, tuple) else items
     if type(value) in _PLAIN:
         return value
     if isinstance(value, np.generic):
         return cast("object", value.item())  # pyright: ignore[reportUnknownMemberType]  # of any number
     raise UnsavableState(where, value)
+
+
+class _HostCopies:
+    """Copies of tensors on CUDA, enqueued one behind the other and waited for once, by an event."""
+
+    def __init__(self) -> None:
+        self._devices: set[torch.device] = set()
+
+    def of(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cuda":
+            return tensor
+        self._devices.add(tensor.device)
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return host.copy_(tensor, non_blocking=True)
+
+    def wait(self) -> None:
+        for device in self._devices:
+            with torch.cuda.device(device):
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record()
+                event.synchronize()
 
 
 def find(path: Path) -> Path:

@@ -69,6 +69,7 @@ class Runner(ABC, Generic[C, R]):
         self.config = config
         self._given_bus = bus
         self._own_bus: Bus | None = None
+        self._bus_used = False
         self._hooks: Hooks[Self] = Hooks()
         self._control = Control()
         self._awaited = Awaited()
@@ -99,7 +100,7 @@ class Runner(ABC, Generic[C, R]):
 
     @property
     def bus(self) -> Bus:
-        """Where this runner publishes."""
+        """Where this runner publishes. A bus of its own is closed with the run: for several runs, pass one."""
         if self._given_bus is not None:
             return self._given_bus
         if self._own_bus is None:
@@ -226,6 +227,9 @@ class Runner(ABC, Generic[C, R]):
     def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._control, self._awaited = Control(), Awaited(loop)
         self._identity = self._prepare()
+        if self._bus_used:
+            self._own_bus = None
+        self._bus_used = True
         stats = self.bus.stats()
         self._position = stats.published - stats.waiting
         self._source = self.bus.source(self._identity.run, attempt=self._identity.attempt, rank=self._identity.rank)
@@ -267,10 +271,9 @@ class Runner(ABC, Generic[C, R]):
 
     def _deliver(self) -> None:
         """Have the subscribers of an own bus handle everything before the run counts as over."""
-        own, self._own_bus = self._own_bus, None
         try:
-            if own is not None:
-                own.drain(_DRAIN_SECONDS)
+            if self._own_bus is not None:
+                self._own_bus.drain(_DRAIN_SECONDS)
         except TimeoutError as error:
             logger.warning("run %s is over, but %s", self.run_id, error)
 
@@ -291,9 +294,8 @@ class Runner(ABC, Generic[C, R]):
         try:
             yield
         finally:
-            own, self._own_bus = self._own_bus, None
-            if own is not None:
-                own.close()
+            if self._own_bus is not None:
+                self._own_bus.close()
 
     def _refuse_loop_of_bus(self) -> None:
         loop = running_loop()

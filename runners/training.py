@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ from ..schemas import (
     BeforeZeroGrad,
     FitEpochEnd,
     ModelSave,
-    NonFinite,
     OptimizerSkip,
     OptimizerStep,
     ParamsUpdate,
@@ -32,19 +29,14 @@ from . import random_state
 from .config import TrainConfig
 from .control import Control
 from .distributed import Group
-from .errors import NonFiniteLoss
 from .evaluation import Evaluation, Evaluator, Reporter
 from .feed import Batch, Feed
 from .keeper import Draws, Keeper
-from .objective import Loss
 from .progress import Progress
 from .runner import Ending
-from .scalars import Mean, Scalars, Snapshot
+from .scalars import Scalars
 from .schedule import Schedule
 from .stepper import Stepper
-
-_GO_ON, _TIME_UP, _STOP = range(3)
-"""Wishes of a process, the strongest last: the processes of a run agree on the strongest."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +52,6 @@ class Setup:
     keeper: Keeper
     evaluator: Evaluator | None
     """None without validation data."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Unchecked:
-    """A batch whose loss has not arrived on the host yet."""
-
-    snapshot: Snapshot
-    epoch: int
-    batch: int
-    step: int
 
 
 class Training:
@@ -95,17 +77,15 @@ class Training:
     ) -> None:
         self._reach = reporter.reach
         self._reach_when = reporter.reach_when
-        self._control = control
-        self._elapsed = elapsed
         self._setup = setup
         self._config = setup.config
+        self._limits = Limits(setup.config, control, elapsed, setup.group)
+        self._losses = EpochLosses(setup.scalars, reporter.reach, setup.config.on_nonfinite, control.stop)
         self._progress = progress
         self._resumed = resumed
-        self._kept = progress.position
-        self._loss = Mean(setup.scalars)
-        self._unchecked: deque[_Unchecked] = deque()
         self._ending: Ending | None = None
-        self._diverged = False
+        self._kept = progress.position
+        """The position of the latest checkpoint."""
         self._samples_before = 0
         """Samples of the epoch in work that an earlier attempt was trained on."""
         self._opened: random_state.State | None = None
@@ -159,10 +139,8 @@ class Training:
         progress, setup = self._progress, self._setup
         setup.feed.set_epoch(progress.epoch)
         setup.stepper.zero_grad()  # of a last window that data with a wrong length left open
-        self._loss = Mean(setup.scalars)
+        self._losses.open(progress)
         self._samples_before = progress.samples
-        if progress.loss_sums:
-            self._loss.restore(progress.loss_sums, progress.samples)
         self._reach(
             TrainEpochStart,
             epoch=progress.epoch,
@@ -172,7 +150,7 @@ class Training:
         )
 
     def _train_epoch(self, resumed: Draws | None) -> None:
-        if self._progress.trained or self._stop_agreed():  # before the resume, or in a hook of the epoch's start
+        if self._progress.trained or self._stops():  # all batches were done before the resume; or a hook said so
             return
         for batch in self._batches(resumed):
             complete = self._completes_window(batch)
@@ -207,11 +185,11 @@ class Training:
             loss = setup.stepper.accumulate(batch.data, self._window(batch), complete=complete)
         if complete:
             self._step_optimizer(where, rates)
-        snapshot = self._count(batch, loss)
+        snapshot = self._losses.count(loss, batch.size, progress, batch.index, step)
+        progress.count(batch.index, batch.size)
         seconds = time.perf_counter() - began
         self._reach_when(snapshot, TrainBatchEnd, **where, step=progress.step, lr=rates, seconds=seconds)
-        self._unchecked.append(_Unchecked(snapshot, progress.epoch, batch.index, step))
-        self._check_losses()
+        self._losses.check()
 
     def _step_optimizer(self, where: Mapping[str, object], rates: Mapping[str, float]) -> None:
         setup, progress = self._setup, self._progress
@@ -233,14 +211,6 @@ class Training:
         self._reach(BeforeZeroGrad, **where, step=progress.step)
         setup.stepper.zero_grad()
 
-    def _count(self, batch: Batch, loss: Loss) -> Snapshot:
-        """Count a batch and its loss; return the loss on its way to the host."""
-        snapshot = self._setup.scalars.take(loss.scalars, _LossFields(loss.names))
-        self._loss.add(snapshot, batch.size)
-        self._progress.loss_names = list(loss.names)
-        self._progress.count(batch.index, batch.size)
-        return snapshot
-
     def _completes_window(self, batch: Batch) -> bool:
         return batch.last or (batch.index + 1) % self._config.accumulate == 0
 
@@ -250,32 +220,24 @@ class Training:
         first = batch.index - batch.index % whole
         return whole if batches is None else max(min(whole, batches - first), 1)
 
-    def _check_losses(self, *, wait: bool = False) -> None:
-        """Look at the losses that have arrived, in order; at all of them with `wait`."""
-        while self._unchecked and (wait or self._unchecked[0].snapshot.ready()):
-            self._check_loss(self._unchecked.popleft())
-
-    def _check_loss(self, batch: _Unchecked) -> None:
-        fields = batch.snapshot.wait()
-        losses: dict[str, float] = fields["losses"]  # type: ignore[assignment]  # made by _LossFields
-        if batch.snapshot.lost or all(map(math.isfinite, losses.values())):
-            return
-        self._reach(NonFinite, epoch=batch.epoch, batch=batch.batch, step=batch.step, losses=losses)
-        if self._config.on_nonfinite == "fail":
-            raise NonFiniteLoss(batch.epoch, batch.batch, losses)
-        if self._config.on_nonfinite == "stop":
-            self._diverged = True
-            self._control.stop(f"the loss of batch {batch.batch} in epoch {batch.epoch} is not finite")
+    def _leaves_epoch(self, *, complete: bool) -> bool:
+        """Between two batches: stand still while paused; at the end of a window, say whether the epoch ends here."""
+        if not complete:
+            self._limits.interrupted()
+            return False
+        wish = self._limits.after_window()
+        if wish is Wish.STOP:
+            self._ending = self._limits.stopped()
+        return wish is not Wish.GO_ON or self._limits.steps_done(self._progress)
 
     # ---- the end of an epoch
 
     def _close_training(self, duration: float) -> None:
         """The batches of the epoch are done."""
-        self._check_losses(wait=True)
+        self._losses.check(wait=True)
         progress = self._progress
         progress.trained = True
-        # Of several parts the sum comes first; it is no loss of its own.
-        progress.losses = dict(zip(progress.loss_names, self._loss.read()[-len(progress.loss_names) :], strict=True))
+        progress.losses = self._losses.means(progress)
         self._reach(
             TrainEpochEnd,
             epoch=progress.epoch,
@@ -292,22 +254,27 @@ class Training:
     def _validate(self) -> Evaluation | None:
         """Validate, if there is validation and it is due; None otherwise, and when a stop came."""
         evaluator = self._setup.evaluator
-        wish = self._setup.group.agree_now(self._wish())
-        if wish == _STOP:
-            self._note_stop()
-        if self._ending is not None or evaluator is None or not self._validation_due(last=wish == _TIME_UP):
+        wish = self._limits.between()
+        if wish is Wish.STOP:
+            self._ending = self._limits.stopped()
+        if self._ending is not None or evaluator is None or not self._validation_due(last=wish is Wish.TIME_UP):
             return None
         self._trained = self._draw_state()
-        evaluation = evaluator.evaluate(self._setup.stepper.evaluated, self._breaks_off, self._progress.epoch)
+        evaluation = evaluator.evaluate(self._setup.stepper.evaluated, self._limits.breaks_off, self._progress.epoch)
         if evaluation is None:
-            self._note_stop()
+            self._ending = self._limits.stopped()
         else:
             self._trained = None
         return evaluation
 
     def _validation_due(self, *, last: bool) -> bool:
         epoch, config = self._progress.epoch + 1, self._config
-        return last or epoch % config.validate_every == 0 or epoch == config.epochs or self._steps_done()
+        return (
+            last
+            or epoch % config.validate_every == 0
+            or epoch == config.epochs
+            or self._limits.steps_done(self._progress)
+        )
 
     def _close_epoch(self, evaluation: Evaluation | None, began: float) -> None:
         progress, epoch = self._progress, self._progress.epoch
@@ -355,9 +322,9 @@ class Training:
             return
         began, model = time.perf_counter(), self._setup.stepper.evaluated
         with _borrowed(model, weights):
-            evaluation = evaluator.evaluate(model, self._breaks_off, progress.best_epoch)
+            evaluation = evaluator.evaluate(model, self._limits.breaks_off, progress.best_epoch)
         if evaluation is None:
-            self._note_stop()
+            self._ending = self._limits.stopped()
             return
         progress.metrics = {**evaluation.metrics, **evaluation.losses}
         duration = time.perf_counter() - began
@@ -382,9 +349,9 @@ class Training:
     def _keep_unsaved(self) -> None:
         """Save where a stop left the run, unless that is on disk already, or worth nothing."""
         progress = self._progress
-        if progress.position == self._kept or self._diverged:
+        if progress.position == self._kept or self._losses.diverged:
             return
-        progress.loss_sums = self._loss.sums()
+        progress.loss_sums = self._losses.sums()
         draws = Draws(self._trained or self._draw_state(), None if progress.trained else self._opened)
         self._save(progress.epoch, None, best=False, draws=draws)
 
@@ -412,78 +379,23 @@ class Training:
     def _restore(self, state: random_state.State) -> None:
         random_state.restore(state, self._setup.feed.generators())
 
-    # ---- limits and wishes
+    # ---- whether to go on
 
     def _over(self) -> bool:
         """Between two epochs: whether the run is over; then `_ending` says how."""
         if self._ending is None:
-            wish = self._setup.group.agree_now(self._wish())
-            if wish == _STOP:
-                self._note_stop()
-            else:
-                self._ending = self._limit_reached(time_up=wish == _TIME_UP)
+            self._ending = self._limits.reached(self._progress, self._limits.between())
         return self._ending is not None
 
-    def _limit_reached(self, *, time_up: bool) -> Ending | None:
-        config, progress = self._config, self._progress
-        if config.epochs is not None and progress.epoch >= config.epochs:
-            return Ending("completed")
-        if self._steps_done():
-            return Ending("completed", f"max_steps={config.max_steps} reached")
-        if time_up:
-            return Ending("completed", f"max_seconds={config.max_seconds} reached")
-        if config.patience is not None and progress.stale >= config.patience:
-            return Ending("completed", f"no improvement in {progress.stale} validations")
-        return None
-
-    def _steps_done(self) -> bool:
-        return self._config.max_steps is not None and self._progress.step >= self._config.max_steps
-
-    def _leaves_epoch(self, *, complete: bool) -> bool:
-        """Between two batches: stand still while paused; at the end of a window, say whether the epoch ends here."""
-        if not complete:
-            self._interrupted()
-            return False
-        wish = self._setup.group.agree(self._wish())
-        if wish == _STOP:
-            self._note_stop()
-        return wish != _GO_ON or self._steps_done()
-
-    def _stop_agreed(self) -> bool:
-        if self._setup.group.agree_now(self._wish()) == _STOP:
-            self._note_stop()
+    def _stops(self) -> bool:
+        """Between two stages: whether a stop was asked for; then `_ending` says why."""
+        if self._limits.between() is Wish.STOP:
+            self._ending = self._limits.stopped()
         return self._ending is not None
-
-    def _note_stop(self) -> None:
-        reasons = [reason for reason in self._setup.group.gather(self._control.reason) if reason]
-        self._ending = Ending("stopped", next(iter(reasons), None))
-
-    def _wish(self) -> int:
-        limit = self._config.max_seconds
-        if self._interrupted():
-            return _STOP
-        return _TIME_UP if limit is not None and self._elapsed() >= limit else _GO_ON
-
-    def _breaks_off(self) -> bool:
-        """Whether a validation is to be broken off: in a distributed run it goes on, as the others do."""
-        return self._setup.group.size == 1 and self._interrupted()
-
-    def _interrupted(self) -> bool:
-        return self._control.requested and self._control.attend()
 
 
 def _norm_field(values: Sequence[float]) -> Mapping[str, object]:
     return {"grad_norm": values[0]}
-
-
-@dataclass(frozen=True, slots=True)
-class _LossFields:
-    """Makes the fields of `TrainBatchEnd` of the values of `Loss.scalars`."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, values: Sequence[float]) -> Mapping[str, object]:
-        return {"loss": values[0], "losses": dict(zip(self.names, values[-len(self.names) :], strict=True))}
 
 
 @contextmanager

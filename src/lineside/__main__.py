@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command that the arguments name. Imported on demand: the program stays quick to start."""
     from lineside.commands import app
 
-    app()
+    app(prog_name="lineside")
 
 
 if __name__ == "__main__":

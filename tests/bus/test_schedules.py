@@ -47,7 +47,8 @@ def subscribe(stage: Stage, chance: random.Random) -> None:
         policy |= chance.choice(
             ({"where": lambda event: event.n % 3 != 1}, {"every": 2}, {"once": True}, {"since": "start"})  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
         )
-    gated = overflow != "wait" and chance.random() < 0.3
+    # A publisher waits for nobody that is held up, or for whom the loop that it shares is held up.
+    gated = kind == "sync" and overflow != "wait" and chance.random() < 0.3
     stage.subscribe(kind, types(chance), chance.choice(BEHAVIOURS), gated=gated, **policy)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lineside.bus import Bus
+from lineside.bus import Bus, BusClosed
 from lineside.runners import RunEnded, RunnerBusy, StageNotReached, Trainer, TrainResult, WouldDeadlock
 from lineside.schemas import (
     Event,
@@ -73,6 +73,17 @@ def test_a_stream_begins_with_the_first_event_of_its_run_and_ends_with_the_last(
     assert isinstance(late[0], RunStart)
     assert isinstance(late[-1], RunEnd)
     assert {event.run for event in late} == {run.id}
+
+
+def test_the_bus_of_a_runner_is_closed_with_the_run_and_the_next_run_has_another(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, save=False)
+    first = trainer.bus
+    trainer.run()
+    assert trainer.bus is first
+    with pytest.raises(BusClosed):
+        first.stream()
+    trainer.run()
+    assert trainer.bus is not first
 
 
 def test_a_stream_of_a_run_that_is_over_can_still_be_read_from_its_own_bus(trainer: Trainer) -> None:
@@ -285,7 +296,8 @@ def test_the_error_of_a_failed_run_that_nobody_asked_for_is_logged_once(
     with caplog.at_level(logging.ERROR, "lineside.runners"):
         del run
         gc.collect()
-    assert [record.getMessage() for record in caplog.records] == [f"run {name} failed, and nobody asked for its result"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "lineside.runners"]
+    assert messages == [f"run {name} failed, and nobody asked for its result"]
 
 
 def test_a_result_that_takes_too_long_says_so(trainer: Trainer, gate: Gate) -> None:

@@ -80,10 +80,10 @@ def test_values_on_the_host_are_known_at_once() -> None:
 @cuda
 def test_nothing_makes_the_host_wait_for_the_device() -> None:
     device = torch.device("cuda")
-    scalars = CudaScalars(device)
+    scalars, values = CudaScalars(device), tensors(device, 1.0, 2.0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        snapshot = scalars.take(tensors(device, 1.0, 2.0), named)
+        snapshot = scalars.take(values, named)
         Mean(scalars).add(snapshot, 4)
         assert snapshot.wait() == {"a": 1.0, "b": 2.0}
     finally:
@@ -134,7 +134,7 @@ def test_training_never_waits_for_the_device(tmp_path: Path) -> None:
         losses: list[float] = []
         bus.subscribe(lambda event: losses.append(event.loss), TrainBatchEnd)
         trainer = make_trainer(
-            tmp_path, train=batches, validate=False, bus=bus, device="cuda", clip_norm=1.0, ema_decay=0.9, save=False
+            tmp_path, train=batches, validate=False, bus=bus, device="cuda", clip_norm=1.0, ema_decay=0.9
         )
         trainer.add_callback("on_train_epoch_start", lambda _: torch.cuda.set_sync_debug_mode("error"))
         trainer.hook(RunEnd)(lambda event, trainer: torch.cuda.set_sync_debug_mode("default"))

@@ -37,7 +37,7 @@ _plain: dict[Any, Values] = {
 
 def shipped(family: type[Event] = Event) -> list[type[Event]]:
     """The events of the package: other tests of the same process define more."""
-    return [cls for cls in events(family) if cls.__module__.startswith("lineside.")]
+    return [cls for cls in events(family) if cls.__module__.startswith("lineside.schemas.")]
 
 
 def fields_of(cls: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
