@@ -330,7 +330,7 @@ class Bus:
         return self._closed is not None or isinstance(self._inbox, ForkedInbox) or not self._thread.is_alive()
 
     def _late(self) -> dict[str, int]:
-        lags = {subscription.name: subscription.stats.lag for subscription in self._lanes}
+        lags = {subscription.name: subscription.stats.lag for subscription in tuple(self._lanes) if subscription.open}
         return {name: lag for name, lag in lags.items() if lag}
 
     def _refuse_deadlock(self, what: str, instead: str) -> None:
@@ -411,7 +411,7 @@ class Bus:
 
     def stats(self) -> BusStats:
         """What the bus and each subscription have done until now."""
-        waiting = len(self._inbox)
+        waiting = sum(not callable(entry) for entry in tuple(self._inbox))  # commands wait there too
         return BusStats(
             published=self._log.head + waiting,
             waiting=waiting,

@@ -123,6 +123,10 @@ def weigh(value: object) -> int:
     return int(getattr(value, "nbytes", 32))
 
 
+NOWHERE = 1 << 62
+"""Position of a cursor that has not begun: a reader that is quicker than the sequencer finds nothing."""
+
+
 @dataclass(slots=True)
 class Gap:
     """Events a cursor was too late for."""
@@ -139,16 +143,21 @@ class Cursor:
     the window, and so decides for each event whether it was taken or missed: never both, never neither.
     """
 
-    __slots__ = ("_gap", "_lock", "goal", "log", "missed", "position", "wanted")
+    __slots__ = ("_gap", "_gaps", "_kept", "_lock", "goal", "keeps", "log", "missed", "position", "wanted")
 
     def __init__(self, log: Log) -> None:
         self.log = log
         self.wanted: frozenset[type] = frozenset()
         """Classes to look for; grows with the classes that are published."""
-        self.position = 0
+        self.position = NOWHERE
         self.goal = 0
         self.missed = 0
+        self.keeps = False
+        """Whether the newest lost event of each class is kept, instead of counting a gap."""
+        self._kept: dict[type, tuple[int, Event | Entry]] = {}
         self._gap: Gap | None = None
+        """What is being lost; closed by the next read, so that nothing that was read lies in it."""
+        self._gaps: list[Gap] = []
         self._lock = threading.Lock()
 
     @property
@@ -164,6 +173,7 @@ class Cursor:
         """Return the next wanted items, about `limit` at most; none means that the head was reached."""
         while True:
             with self._lock:
+                self._close_gap()
                 items, kinds = self.log.read(self.position, limit)
                 self.position += len(items)
             if not items:
@@ -178,6 +188,7 @@ class Cursor:
         found: list[tuple[int, Event | Entry]] = []
         while len(found) < limit:
             with self._lock:
+                self._close_gap()
                 first = self.position + 1
                 items, _ = self.log.read(self.position, limit)
                 self.position += len(items)
@@ -190,6 +201,12 @@ class Cursor:
             ]
         return found
 
+    def take_kept(self) -> list[tuple[int, Event | Entry]]:
+        """With `keeps`: return the newest lost event of each class, with its position."""
+        with self._lock:
+            kept, self._kept = self._kept, {}
+        return list(kept.values())
+
     def lose(self, chunk: Chunk, *, counted: bool = True) -> None:
         """Move behind `chunk`, which leaves memory, and count what was not taken of it if somebody still reads."""
         with self._lock:
@@ -197,30 +214,44 @@ class Cursor:
                 return
             if self.behind and counted:
                 start = max(self.position + 1 - chunk.first, 0)
-                self._count(chunk.first + start, [kind(item) in self.wanted for item in chunk.items[start:]])
+                lost = [
+                    (seq, item)
+                    for seq, item in enumerate(chunk.items[start:], chunk.first + start)
+                    if item is not None and kind(item) in self.wanted
+                ]
+                if self.keeps:
+                    self._keep(lost)
+                elif lost:
+                    self._count(len(lost), lost[0][0], lost[-1][0])
             self.position = chunk.last
 
-    def _count(self, first: int, lost: list[bool]) -> None:
-        positions = [first + index for index, wanted in enumerate(lost) if wanted]
-        if not positions:
-            return
-        self.missed += len(positions)
-        begin, count = (self._gap.first, self._gap.count) if self._gap else (positions[0], 0)
-        self._gap = Gap(count + len(positions), begin, positions[-1])
+    def _keep(self, lost: list[tuple[int, Event | Entry]]) -> None:
+        for seq, item in lost:
+            self.missed += kind(item) in self._kept
+            self._kept[kind(item)] = (seq, item)
+
+    def _count(self, count: int, first: int, last: int) -> None:
+        self.missed += count
+        self._gap = (
+            Gap(count, first, last) if self._gap is None else Gap(self._gap.count + count, self._gap.first, last)
+        )
 
     def start(self, position: int) -> None:
         """Begin after `position`; what is no longer in memory counts as missed."""
         with self._lock:
             tail = self.log.tail
             if position < tail - 1:
-                self.missed += tail - 1 - position
-                self._gap = Gap(tail - 1 - position, position + 1, tail - 1)
+                self._count(tail - 1 - position, position + 1, tail - 1)
             self.position = max(position, tail - 1)
 
-    def gap(self) -> Gap | None:
-        """Return the gap that lies before the next `take`, once."""
-        if self._gap is None:
-            return None
-        with self._lock:
-            gap, self._gap = self._gap, None
-        return gap
+    def _close_gap(self) -> None:
+        if self._gap is not None:
+            self._gaps.append(self._gap)
+            self._gap = None
+
+    def gaps(self) -> list[Gap]:
+        """Return the gaps that lie before or in what was taken last, once. For the thread that takes."""
+        if not self._gaps:
+            return self._gaps
+        gaps, self._gaps = self._gaps, []
+        return gaps

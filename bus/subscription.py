@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -92,6 +93,7 @@ class Subscription:
         self.types = types
         self.policy = policy
         self.cursor = Cursor(log)
+        self.cursor.keeps = policy.overflow is Overflow.LATEST
         self.state: State = "active"
         self.open = True
         """Whether it may still get events."""
@@ -191,32 +193,37 @@ class Subscription:
 
     def take(self) -> list[Any]:
         """Return the next events of its types; none means there are none now. Announces a gap before them."""
-        return self._take(self.cursor.take, type, BATCH)
+        return self._take(lambda: [event for _, event in self._newest()], self.cursor.take, BATCH)
 
     def take_items(self) -> list[tuple[int, Event | Entry]]:
         """Like `take`, with positions and with entries that nobody had built, and filtered already."""
-        while items := self._take(self.cursor.take_any, lambda item: kind(item[1]), LARGE_BATCH):
+        while items := self._take(self._newest, self.cursor.take_any, LARGE_BATCH):
             admitted = [item for item in items if self.admits is None or self._admits(cast(Event, item[1]))]
             if admitted:
                 return admitted
         return []
 
-    def _take(self, pull: Callable[[int], list[T]], key: Callable[[T], type], limit: int) -> list[T]:
+    def _take(self, newest: Callable[[], list[T]], pull: Callable[[int], list[T]], limit: int) -> list[T]:
         if not self.open:
             return []
-        items = self._newest(pull, key) if self.policy.overflow is Overflow.LATEST else pull(limit)
-        self.announce_gap()
+        items = newest() if self.cursor.keeps else pull(limit)
+        for gap in self.cursor.gaps():
+            self._announce(gap)
         if not items:
-            self.settle(self.cursor.position)
+            self.settle(min(self.cursor.position, self.cursor.log.head))  # it may not have begun
         return items
 
-    def _newest(self, pull: Callable[[int], list[T]], key: Callable[[T], type]) -> list[T]:
-        newest: dict[type, T] = {}
-        while items := pull(BATCH):
-            for item in items:
-                self.superseded += newest.pop(key(item), None) is not None
-                newest[key(item)] = item
-        return list(newest.values())
+    def _newest(self) -> list[tuple[int, Event | Entry]]:
+        newest: dict[type, tuple[int, Event | Entry]] = {}
+        while True:
+            items = self.cursor.take_any(BATCH)
+            for seq, item in (*self.cursor.take_kept(), *items):
+                earlier = newest.get(kind(item))
+                self.superseded += earlier is not None
+                if earlier is None or earlier[0] < seq:
+                    newest[kind(item)] = (seq, item)
+            if not items:
+                return sorted(newest.values(), key=itemgetter(0))
 
     def deliver(self, events: Sequence[Event]) -> Iterator[Event]:
         """Yield the events to call back with, one at a time, and account for each when the next is asked for."""
@@ -244,19 +251,16 @@ class Subscription:
             self.fail(type(event), event.seq, error)
             return False
 
-    def announce_gap(self) -> None:
-        """Publish `EventsMissed` if the cursor was too late for some."""
-        gap = self.cursor.gap()
-        if gap is not None:
-            self._warn_of(gap)
-            self._source.publish(
-                EventsMissed,
-                subscription=self.name,
-                count=gap.count,
-                first=gap.first,
-                last=gap.last,
-                reason="overflow",
-            )
+    def _announce(self, gap: Gap) -> None:
+        self._warn_of(gap)
+        self._source.publish(
+            EventsMissed,
+            subscription=self.name,
+            count=gap.count,
+            first=gap.first,
+            last=gap.last,
+            reason="overflow",
+        )
 
     def _warn_of(self, gap: Gap) -> None:
         now = time.monotonic()

@@ -114,7 +114,7 @@ class Evaluator:
         return evaluation
 
     def _evaluate_batch(self, model: nn.Module, batch: Batch, epoch: int, tally: _Tally) -> None:
-        where = {"epoch": epoch, "batch": batch.index, "batches": self.feed.batches, "batch_size": batch.size}
+        where = {"epoch": epoch, "batch": batch.index, "batches": batch.batches, "batch_size": batch.size}
         self._reporter.reach(ValBatchStart, **where)
         loss = self._compute(model, batch, tally)
         tally.batches += 1
@@ -130,7 +130,7 @@ class Evaluator:
 
     def _compute(self, model: nn.Module, batch: Batch, tally: _Tally) -> Loss | None:
         # The runner's hooks are not in here: what they make must not become inference tensors.
-        with torch.inference_mode(), self._setting.scalars.computing():
+        with torch.inference_mode(), self._setting.scalars.computing:
             begin = time.perf_counter()
             with self._setting.precision():
                 evaluated = self._objective.evaluate(model, batch.data, outputs=bool(self._meters))

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import EmptyData, ExhaustedData, InvalidArgument, ShorterData
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """One batch, fetched and on the device."""
 
@@ -25,6 +25,8 @@ class Batch:
     """Samples in it."""
     last: bool
     """Whether it is known to be the last of the epoch."""
+    batches: int | None
+    """Batches of the epoch; None where the data does not know."""
     waited: float
     """Seconds the loop waited for it."""
 
@@ -78,7 +80,7 @@ class Feed:
             ExhaustedData: a later one has none.
             ShorterData: it has fewer batches than `skip`.
         """
-        count = self.batches
+        count, on_host = self.batches, self._device.type == "cpu"
         ahead = mark_last and count is None
         batches = _with_last(self._fetch()) if ahead else ((*fetched, False) for fetched in self._fetch())
         if skip:
@@ -87,7 +89,8 @@ class Feed:
         epoch, self._epoch = self._epoch, self._epoch + 1
         index = skip - 1
         for index, (data, waited, last) in enumerate(batches, skip):
-            yield Batch(index, to_device(data, self._device), batch_size(data), last or index + 1 == count, waited)
+            moved = data if on_host else to_device(data, self._device)
+            yield Batch(index, moved, batch_size(data), last or index + 1 == count, count, waited)
         if index < 0:
             raise ExhaustedData(self._name, epoch) if epoch else EmptyData(self._name)
 
@@ -147,7 +150,7 @@ def to_device(value: object, device: torch.device) -> object:
 def batch_size(batch: object) -> int:
     """Return the number of samples in `batch`: the length of the first tensor in it; 1 where there is none."""
     first = next(_tensors(batch), None)
-    return len(first) if first is not None and first.dim() else 1
+    return first.shape[0] if first is not None and first.dim() else 1
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

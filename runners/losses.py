@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ..schemas import Event, NonFinite
 from .errors import NonFiniteLoss
@@ -16,13 +16,14 @@ from .scalars import Mean, Scalars, Snapshot
 
 
 class Reach(Protocol):
-    """Says that a stage is reached."""
+    """`Runner.reach`."""
 
-    def __call__(self, event: type[Event], /, **fields: object) -> None: ...
+    def __call__(self, event: type[Event], /, **fields: object) -> None:
+        """Say that a stage is reached."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Unchecked:
+class _Unchecked(NamedTuple):
     """A batch whose loss was not looked at yet."""
 
     snapshot: Snapshot

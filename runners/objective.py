@@ -34,12 +34,14 @@ class Loss:
         Raises:
             InvalidObjective: it is anything else.
         """
-        parts = value if isinstance(value, Mapping) else {"loss": value}
-        for name, part in parts.items():
+        if not isinstance(value, Mapping):
+            _check_scalar("loss", value)
+            return cls(value, {"loss": value})
+        for name, part in value.items():
             _check_scalar(name, part)
-        if not parts:
+        if not value:
             raise InvalidObjective("the loss is an empty mapping", "expected at least one scalar tensor by name")
-        return cls(functools.reduce(operator.add, parts.values()), parts)
+        return cls(functools.reduce(operator.add, value.values()), value)
 
     @property
     def scalars(self) -> list[Tensor]:

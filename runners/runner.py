@@ -230,8 +230,7 @@ class Runner(ABC, Generic[C, R]):
         if self._bus_used:
             self._own_bus = None
         self._bus_used = True
-        stats = self.bus.stats()
-        self._position = stats.published - stats.waiting
+        self._position = self.bus.position
         self._source = self.bus.source(self._identity.run, attempt=self._identity.attempt, rank=self._identity.rank)
         self._loop = loop
 

@@ -12,8 +12,9 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import cast
 
 import torch
@@ -101,10 +102,8 @@ class Scalars(ABC):
     def write(self, values: Sequence[float]) -> Row:
         """Put values where the scalars are."""
 
-    @contextmanager
-    def computing(self) -> Generator[None]:
-        """Enter it around a step's computation: it may capture a graph, which a query from any thread would break."""
-        yield
+    computing: AbstractContextManager[None] = nullcontext()
+    """Entered around a step's computation: it may capture a graph, which a query from any thread would break."""
 
 
 class HostScalars(Scalars):
@@ -116,7 +115,7 @@ class HostScalars(Scalars):
 
     def read(self, row: Row | Sequence[Tensor]) -> list[float]:
         """Return the scalars as numbers."""
-        return [float(scalar.detach()) if isinstance(scalar, Tensor) else scalar for scalar in row]
+        return [scalar.item() if isinstance(scalar, Tensor) else scalar for scalar in row]
 
     def write(self, values: Sequence[float]) -> Row:
         """Return the values."""
@@ -135,7 +134,8 @@ class CudaScalars(Scalars):
     def __init__(self, device: torch.device, *, slots: int = 256, width: int = 32) -> None:
         self._device = device
         self._slots = slots
-        self._computing = False
+        self.computing = self._gate = _Gate()
+        self._travelling: deque[_OnItsWay] = deque()
         self._allocate(width)
 
     def _allocate(self, width: int) -> None:
@@ -146,6 +146,7 @@ class CudaScalars(Scalars):
 
     def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
         """Enqueue the copy of `scalars` behind what computes them, and return at once."""
+        self._collect()
         row = self._stack(scalars)
         if len(row) > self._width:
             self._allocate(2 * len(row))
@@ -155,7 +156,14 @@ class CudaScalars(Scalars):
             self.dropped += 1
             return _Lost(row, fields)
         slot.fill(row)
-        return _OnItsWay(row, slot, fields, self.may_query)
+        snapshot = _OnItsWay(row, slot, fields, self.may_query)
+        self._travelling.append(snapshot)
+        return snapshot
+
+    def _collect(self) -> None:
+        """Copy out what has arrived: other threads seldom meet a moment when they may ask."""
+        while self._travelling and self._travelling[0].ready():
+            self._travelling.popleft().result()
 
     def read(self, row: Row | Sequence[Tensor]) -> list[float]:
         """Copy the scalars like a snapshot, and wait for this copy alone."""
@@ -173,22 +181,28 @@ class CudaScalars(Scalars):
 
     def may_query(self) -> bool:
         """Return whether the device may be asked now."""
-        return not self._computing and not torch.cuda.is_current_stream_capturing()
-
-    @contextmanager
-    def computing(self) -> Generator[None]:
-        """For the length of the block, nobody asks the device; the loop itself asks between two steps."""
-        self._computing = True
-        try:
-            yield
-        finally:
-            self._computing = False
+        return not self._gate.closed and not torch.cuda.is_current_stream_capturing()
 
     def _stack(self, scalars: Sequence[Tensor]) -> Tensor:
         """Return `scalars` as one tensor of doubles on the device, without their history."""
         return torch.stack(
             [scalar.detach().reshape(()).to(self._device, torch.float64, non_blocking=True) for scalar in scalars]
         )
+
+
+class _Gate:
+    """Closed for the length of a block: nobody asks the device then; the loop itself does between two steps."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def __enter__(self) -> None:
+        self.closed = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closed = False
 
 
 class _Slot:
@@ -201,7 +215,9 @@ class _Slot:
 
     def fill(self, row: Tensor) -> None:
         self._buffer[: len(row)].copy_(row, non_blocking=True)
-        self.event.record()
+        # The copy is in a stream of the row's device, and that need not be the current one.
+        with torch.cuda.device_of(row):  # type: ignore[no-untyped-call]
+            self.event.record()
 
     def arrived(self) -> bool:
         return bool(self.event.query())  # type: ignore[no-untyped-call]

@@ -32,6 +32,8 @@ from .distributed import Group
 from .evaluation import Evaluation, Evaluator, Reporter
 from .feed import Batch, Feed
 from .keeper import Draws, Keeper
+from .limits import Limits, Wish
+from .losses import EpochLosses
 from .progress import Progress
 from .runner import Ending
 from .scalars import Scalars
@@ -176,12 +178,12 @@ class Training:
         where = {
             "epoch": progress.epoch,
             "batch": batch.index,
-            "batches": setup.feed.batches,
+            "batches": batch.batches,
             "batch_size": batch.size,
         }
         self._reach(TrainBatchStart, **where, data_seconds=batch.waited)
         began, step, rates = time.perf_counter(), progress.step, setup.schedule.rates()
-        with setup.scalars.computing():
+        with setup.scalars.computing:
             loss = setup.stepper.accumulate(batch.data, self._window(batch), complete=complete)
         if complete:
             self._step_optimizer(where, rates)
@@ -193,14 +195,14 @@ class Training:
 
     def _step_optimizer(self, where: Mapping[str, object], rates: Mapping[str, float]) -> None:
         setup, progress = self._setup, self._progress
-        with setup.scalars.computing():
+        with setup.scalars.computing:
             norm = setup.stepper.finish_gradients()
         if norm is None:
             self._reach(OptimizerStep, **where, step=progress.step, lr=rates)
         else:
             snapshot = setup.scalars.take([norm], _norm_field)
             self._reach_when(snapshot, OptimizerStep, **where, step=progress.step, lr=rates)
-        with setup.scalars.computing():
+        with setup.scalars.computing:
             stepped = setup.stepper.step()
         if stepped:
             progress.step += 1
@@ -216,9 +218,10 @@ class Training:
 
     def _window(self, batch: Batch) -> int:
         """Return the batches of the window that `batch` is in; the last window of an epoch may be shorter."""
-        whole, batches = self._config.accumulate, self._setup.feed.batches
-        first = batch.index - batch.index % whole
-        return whole if batches is None else max(min(whole, batches - first), 1)
+        whole = self._config.accumulate
+        if batch.batches is None:
+            return whole
+        return max(min(whole, batch.batches - batch.index + batch.index % whole), 1)
 
     def _leaves_epoch(self, *, complete: bool) -> bool:
         """Between two batches: stand still while paused; at the end of a window, say whether the epoch ends here."""
@@ -269,12 +272,8 @@ class Training:
 
     def _validation_due(self, *, last: bool) -> bool:
         epoch, config = self._progress.epoch + 1, self._config
-        return (
-            last
-            or epoch % config.validate_every == 0
-            or epoch == config.epochs
-            or self._limits.steps_done(self._progress)
-        )
+        last = last or epoch == config.epochs or self._limits.steps_done(self._progress)
+        return last or epoch % config.validate_every == 0
 
     def _close_epoch(self, evaluation: Evaluation | None, began: float) -> None:
         progress, epoch = self._progress, self._progress.epoch

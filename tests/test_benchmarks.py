@@ -21,7 +21,20 @@ NEEDS = {
     "order": (),
     "exit": (),
     "imports": (),
+    "gpu": ("torch",),
 }
+REHEARSED = {"gpu": ("--device", "cpu")}
+"""What a machine without the hardware needs to be told."""
+
+
+def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(FOLDER / f"{name}.py"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.mark.parametrize("name", NEEDS)
@@ -31,16 +44,18 @@ def test_a_benchmark_prints_its_tables_and_writes_its_record(name: str, tmp_path
         pytest.skip(f"needs {', '.join(missing)}: pip install --group bench")
     record = tmp_path / "record.json"
 
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / f"{name}.py"), "--quick", "--json", str(record)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    done = run(name, "--quick", "--json", str(record), *REHEARSED.get(name, ()))
 
     assert done.returncode == 0, done.stderr
     written = json.loads(record.read_text())
     assert written["benchmark"] == name
     assert all(table["rows"] for table in written["tables"])
     assert all(table["title"] in done.stdout for table in written["tables"])
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
+def test_without_a_cuda_device_the_benchmark_for_one_says_so_and_is_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = run("gpu")
+    assert done.returncode == 0, done.stderr
+    assert "no CUDA device" in done.stdout

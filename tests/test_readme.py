@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from .snippets import run
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = dict(re.findall(r"^\*\*(\w+)\.\*\*.*?```python\n(.*?)```", README, re.MULTILINE | re.DOTALL))
-
-AS_IN_A_NOTEBOOK = """
-import ast, asyncio, inspect, sys
-code = compile(sys.stdin.read(), "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-made = eval(code, {"__name__": "__main__"})
-if inspect.iscoroutine(made):
-    asyncio.run(made)
-"""
-
-
-def run(snippet: str, folder: Path) -> str:
-    """Run `snippet` in an interpreter of its own, as a notebook would, and return what it prints."""
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", AS_IN_A_NOTEBOOK]
-    done = subprocess.run(command, input=snippet, capture_output=True, text=True, cwd=folder, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Error" not in done.stderr
-    return done.stdout
 
 
 def test_there_are_three_snippets() -> None:

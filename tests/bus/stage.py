@@ -149,6 +149,7 @@ class Stage:
         else:
             self.bus.publish(cls, n=n)
         self._published[0].append(n)
+        self._arrive()
 
     def publish_misfit(self) -> None:
         self.bus.publish(Tick, n="many")
@@ -168,6 +169,13 @@ class Stage:
             thread = threading.Thread(target=self._publish_many, args=(numbers, count))
             self._storms.append(thread)
             thread.start()
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """Let late fields come, now that something was published behind them."""
+        for late in self._late:
+            late.come = True
+        self._late.clear()
 
     def _publish_many(self, numbers: list[int], count: int) -> None:
         for index in range(count):
@@ -216,13 +224,12 @@ class Stage:
         """Let everything come to rest."""
         for reader in self.readers:
             reader.gate.set()
-        for late in self._late:
-            late.come = True
+        self._arrive()
         for thread in self._storms:
             thread.join(self._patience)
-        published = -1
-        while published != self.bus.stats().published:  # until nobody answered any more
-            published = self.bus.stats().published
+        position = -1
+        while position < self.bus.position or self.bus.stats().waiting:  # until nobody answers any more
+            position = self.bus.position
             self.bus.drain(self._patience)
 
     @contextmanager
@@ -270,8 +277,7 @@ class Stage:
             gaps, told = list(self._gaps), self._monitor.missed == 0
         for reader in self.readers:
             reader.gate.set()
-        for late in self._late:
-            late.come = True
+        self._arrive()
         for thread in self._storms:
             thread.join(self._patience)
         report = self.bus.close(self._patience)

@@ -121,7 +121,7 @@ def test_nobody_asks_the_device_during_the_computation_of_a_step() -> None:
     scalars = CudaScalars(CPU)
     snapshot = take(scalars, 1.0)
     FakeEvent.idle = True
-    with scalars.computing():
+    with scalars.computing:
         assert not snapshot.ready()
     assert FakeEvent.queries == 0
     assert snapshot.ready()

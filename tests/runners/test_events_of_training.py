@@ -308,6 +308,16 @@ def test_the_payloads_say_what_a_reader_needs(tmp_path: Path) -> None:
     assert (end.epochs, end.step, end.last) == (2, 6, tmp_path / "run" / "last.pt")
 
 
+def test_by_default_a_run_is_named_by_kind_time_and_chance_and_has_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = make_trainer(tmp_path, directory=None, epochs=1).run()
+    assert re.fullmatch(r"train-\d{8}-\d{6}-[0-9a-f]{4}", result.run)
+    assert result.last == Path("runs") / result.run / "last.pt"
+    assert result.last.is_file()
+
+
 def test_the_mean_losses_are_weighted_by_batch_size(tmp_path: Path) -> None:
     train = make_loader(10)  # batches of 4, 4 and 2
     events = follow(make_trainer(tmp_path, train=train, validate=False, epochs=1))

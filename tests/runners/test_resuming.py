@@ -201,6 +201,18 @@ def test_a_run_can_be_interrupted_at_every_batch(tmp_path: Path) -> None:
     assert same_state(expected, state_of(trainer))
 
 
+@pytest.mark.slow
+def test_resuming_is_exact_with_batches_made_by_worker_processes(tmp_path: Path) -> None:
+    def loader() -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(Jittered(), 4, shuffle=True, num_workers=1)
+
+    whole = trainer_for_resuming(tmp_path / "whole", loader(), epochs=2)
+    whole.run()
+    expected = state_of(whole)
+    resumed = interrupted_and_resumed(tmp_path / "parts", loader, TrainBatchEnd, 0, 1, epochs=2)
+    assert same_state(expected, state_of(resumed))
+
+
 def test_the_events_of_a_resumed_run_go_on_where_it_was_stopped(tmp_path: Path) -> None:
     first = make_trainer(tmp_path, name="night-shift")
     stop_at(first, TrainBatchEnd, 0, 1)
@@ -226,6 +238,7 @@ def test_a_stream_of_a_resumed_run_has_its_own_attempt_only(tmp_path: Path) -> N
         first = make_trainer(tmp_path, bus=bus)
         stop_at(first, TrainBatchEnd, 0, 1)
         first.run()
+        bus.drain(PATIENCE)
         run = make_trainer(tmp_path, bus=bus, resume=tmp_path / "run").start()
         assert {event.attempt for event in run.stream()} == {2}
 

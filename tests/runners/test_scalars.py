@@ -122,7 +122,7 @@ def test_nobody_asks_the_device_during_the_computation_of_a_step() -> None:
     scalars = CudaScalars(device)
     snapshot = scalars.take(tensors(device, 1.0, 2.0), named)
     torch.cuda.synchronize()
-    with scalars.computing():
+    with scalars.computing:
         assert not snapshot.ready()
     assert snapshot.ready()
 
