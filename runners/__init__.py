@@ -28,16 +28,38 @@ from .errors import (
     ShorterData,
     StageNotReached,
     UnknownFitness,
+    UnreachableStage,
     UnsavableState,
     WouldDeadlock,
 )
 from .export.config import ExportConfig, ExportResult
+from .export.errors import (
+    ExampleUnusable,
+    ExportError,
+    ExportMismatch,
+    ExportPackageMissing,
+    ExportPhaseFailed,
+    ExportTargetExists,
+    ExportUnwritable,
+)
 from .exporter import Exporter
 from .hold import Hold
 from .hooks import Hook
+from .inference import DeviceUnavailable
+from .predict.batches import PredictBatch
 from .predict.config import PredictConfig, PredictResult
+from .predict.errors import (
+    InputUnusable,
+    NoBatch,
+    OutputUnusable,
+    PredictError,
+    ResultMismatch,
+    SourceUnusable,
+    StreamBusy,
+)
+from .predict.stream import PredictStream
 from .predictor import Predictor
-from .recipe import Recipe
+from .recipe import IncompleteRecipe, Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, Runner
@@ -52,15 +74,25 @@ __all__ = [
     "CheckpointUnreadable",
     "CheckpointUnwritable",
     "DataError",
+    "DeviceUnavailable",
     "EmptyData",
     "Ending",
+    "ExampleUnusable",
     "ExhaustedData",
     "ExportConfig",
+    "ExportError",
+    "ExportMismatch",
+    "ExportPackageMissing",
+    "ExportPhaseFailed",
     "ExportResult",
+    "ExportTargetExists",
+    "ExportUnwritable",
     "Exporter",
     "Hold",
     "Hook",
     "HookInterrupted",
+    "IncompleteRecipe",
+    "InputUnusable",
     "InvalidArgument",
     "InvalidBatch",
     "InvalidConfig",
@@ -68,12 +100,18 @@ __all__ = [
     "InvalidModel",
     "InvalidObjective",
     "ModelMismatch",
+    "NoBatch",
     "NonFiniteLoss",
     "OptimizerMismatch",
+    "OutputUnusable",
+    "PredictBatch",
     "PredictConfig",
+    "PredictError",
     "PredictResult",
+    "PredictStream",
     "Predictor",
     "Recipe",
+    "ResultMismatch",
     "Run",
     "RunEnded",
     "RunResult",
@@ -82,11 +120,14 @@ __all__ = [
     "RunnerConfig",
     "RunnerError",
     "ShorterData",
+    "SourceUnusable",
     "StageNotReached",
+    "StreamBusy",
     "TrainConfig",
     "TrainResult",
     "Trainer",
     "UnknownFitness",
+    "UnreachableStage",
     "UnsavableState",
     "ValConfig",
     "ValResult",

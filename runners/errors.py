@@ -6,7 +6,10 @@
     └── RunnerError
         ├── InvalidConfig        (also ValueError)         a setting that cannot be
         ├── InvalidHook          (also TypeError)          a hook that could not be called
+        ├── UnreachableStage     (also ValueError)         a hook for another runner's stage
         ├── HookInterrupted      (also RuntimeError)       an async hook whose loop went away
+        ├── DeviceUnavailable    (also RuntimeError)       torch cannot use that device here
+        ├── IncompleteRecipe     (also LookupError)        a recipe lacks what a command needs
         ├── RunnerBusy           (also RuntimeError)       one run at a time
         ├── WouldDeadlock        (also RuntimeError)       a wait that could never end
         ├── RunEnded             (also RuntimeError)       the run was over first
@@ -30,6 +33,9 @@
             └── CheckpointMismatch   (also ValueError)         made by another set-up
                 ├── ModelMismatch
                 └── OptimizerMismatch
+
+`PredictError` and `ExportError`, the roots of what only predictors and exporters raise, have their trees in
+``predict/errors.py`` and ``export/errors.py``.
 """
 
 from __future__ import annotations
@@ -72,6 +78,16 @@ class InvalidHook(RunnerError, TypeError):
     def __init__(self, callback: object, expected: str, problem: str) -> None:
         name = getattr(callback, "__qualname__", repr(callback))
         super().__init__(f"{name} cannot be registered: {problem}; expected {expected}")
+
+
+class UnreachableStage(RunnerError, ValueError):
+    """A hook for a stage that the runner never reaches: it would wait for ever, in silence."""
+
+    def __init__(self, runner: str, stage: str, families: Iterable[str]) -> None:
+        super().__init__(
+            f"a {runner} never reaches {stage}: register the hook with the runner that does; "
+            f"hooks of a {runner} may be for {', '.join(families)}"
+        )
 
 
 class HookInterrupted(RunnerError, RuntimeError):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..bus import Bus
-from ..schemas import ExportEnd, ExportPhase, ExportStart
+from ..schemas import ExportEnd, ExportEvent, ExportPhase, ExportStart
 from ..schemas.export import Phase
 from ..schemas.run import Kind
 from .export.compare import max_error, tensors
@@ -53,6 +53,7 @@ class Exporter(Runner[ExportConfig, ExportResult]):
     """
 
     kind: ClassVar[Kind] = "export"
+    stages = (ExportEvent,)
 
     def __init__(
         self,

@@ -7,16 +7,29 @@ import concurrent.futures
 import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from ..schemas import Event, find_event, find_events
+from ..schemas import (
+    BusEvent,
+    Event,
+    ExportEvent,
+    PredictEvent,
+    RunEvent,
+    TrainEvent,
+    ValEvent,
+    find_event,
+    find_events,
+)
 from .control import Awaited
-from .errors import HookInterrupted, InvalidHook
+from .errors import HookInterrupted, InvalidHook, UnreachableStage
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
+
+_FAMILIES = (RunEvent, TrainEvent, ValEvent, PredictEvent, ExportEvent, BusEvent)
+"""Events of which each belongs to certain runners, or to the bus."""
 
 _LOOK_AGAIN = 1.0
 """Seconds between two looks at whether the loop of an async hook is still open; only a closed loop needs them."""
@@ -63,11 +76,17 @@ class Hook(Generic[E, T]):
 class Hooks(Generic[T]):
     """The hooks of one runner, in the order they were registered.
 
+    Args:
+        runner: Kind of the runner, for messages.
+        stages: Families of the stages it reaches; hooks for another runner's stages are refused.
+
     Safe from any thread. What a hook adds or removes counts from the next stage on: every change replaces the
     tuples that a dispatch may be walking through.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runner: str, stages: tuple[type[Event], ...]) -> None:
+        self._runner = runner
+        self._stages = stages
         self._lock = threading.Lock()
         self._hooks: tuple[Hook[Any, T], ...] = ()
         self._by_event: dict[type[Event], tuple[Hook[Any, T], ...]] = {}
@@ -77,9 +96,11 @@ class Hooks(Generic[T]):
 
         Raises:
             UnknownEventName: no event has that name.
+            UnreachableStage: this runner never reaches it.
             InvalidHook: `function` is not callable, or not with ``(event, runner)``.
         """
         classes = find_events(types)
+        self._refuse_unreachable(classes)
         check_callable(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`")
         return self._add(Hook(function, classes, self))
 
@@ -88,11 +109,19 @@ class Hooks(Generic[T]):
 
         Raises:
             UnknownEventName: there is no such callback; the message lists the closest.
+            UnreachableStage: this runner never reaches it.
             InvalidHook: `function` is not callable, or not with ``(runner)``.
         """
         event = find_event(name)
+        self._refuse_unreachable([event])
         check_callable(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`")
         return self._add(Hook(_without_event(function), (event,), self))
+
+    def _refuse_unreachable(self, types: Iterable[type[Event]]) -> None:
+        foreign = tuple(family for family in _FAMILIES if family not in self._stages)
+        for cls in types:
+            if issubclass(cls, foreign):
+                raise UnreachableStage(self._runner, cls.__name__, (family.__name__ for family in self._stages))
 
     def remove(self, hook: Hook[Any, T]) -> None:
         """Take `hook` off; nothing happens if it is off already."""

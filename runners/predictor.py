@@ -16,7 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from ..bus import Bus
-from ..schemas import PredictBatchEnd, PredictBatchStart, PredictEnd, PredictPostprocessEnd, PredictStart, events
+from ..schemas import (
+    PredictBatchEnd,
+    PredictBatchStart,
+    PredictEnd,
+    PredictEvent,
+    PredictPostprocessEnd,
+    PredictStart,
+    events,
+)
 from ..schemas.run import Kind
 from .control import running_loop
 from .errors import WouldDeadlock
@@ -72,6 +80,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     """
 
     kind: ClassVar[Kind] = "predict"
+    stages = (PredictEvent,)
 
     @overload
     def __init__(

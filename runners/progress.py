@@ -15,6 +15,8 @@ class Progress:
 
     epoch: int = 0
     """The epoch in work, from 0; between two epochs the next one. So also: epochs completed."""
+    at_hand: int = 0
+    """The epoch whose stages are being reached: the last one until the next is opened."""
     batch: int = 0
     """Batches of the epoch in work that are done."""
     step: int = 0

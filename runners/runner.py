@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from ..bus import Bus, Source
-from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunStart
+from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunEvent, RunStart
 from ..schemas.run import Kind
 from .config import RunnerConfig
 from .control import Awaited, Control, running_loop, stop_on_signals
@@ -64,13 +64,15 @@ class Runner(ABC, Generic[C, R]):
     """
 
     kind: ClassVar[Kind]
+    stages: ClassVar[tuple[type[Event], ...]]
+    """Families of the stages that it reaches."""
 
     def __init__(self, config: C, *, bus: Bus | None = None) -> None:
         self.config = config
         self._given_bus = bus
         self._own_bus: Bus | None = None
         self._bus_used = False
-        self._hooks: Hooks[Self] = Hooks()
+        self._hooks: Hooks[Self] = Hooks(type(self).__name__, (RunEvent, *self.stages))
         self._control = Control()
         self._awaited = Awaited()
         self._busy = threading.Lock()
@@ -150,6 +152,12 @@ class Runner(ABC, Generic[C, R]):
     def stop(self, reason: str = "stop() was called") -> None:
         """Ask the run in progress to stop at the next batch; nothing happens if there is none."""
         self._control.stop(reason)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "stop":
+            super().__setattr__(name, value)
+        elif value:  # ``trainer.stop = True`` is how callbacks of the original ask for it
+            self.stop("stop was set")
 
     def pause(self) -> None:
         """Ask the run in progress to stand still at the next batch until `resume` or `stop`."""

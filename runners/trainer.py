@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..bus import Bus
-from ..schemas import PretrainRoutineEnd, PretrainRoutineStart, Teardown
+from ..schemas import PretrainRoutineEnd, PretrainRoutineStart, Teardown, TrainEvent, ValEvent
 from ..schemas.run import Kind
 from .config import TrainConfig
 from .distributed import Group, join
@@ -63,6 +63,7 @@ class Trainer(Runner[TrainConfig, TrainResult]):
     """
 
     kind: ClassVar[Kind] = "train"
+    stages = (TrainEvent, ValEvent)
 
     def __init__(
         self,
@@ -120,8 +121,8 @@ class Trainer(Runner[TrainConfig, TrainResult]):
 
     @property
     def epoch(self) -> int:
-        """The epoch in work, from 0."""
-        return self.progress.epoch
+        """The epoch in work, from 0; while it is saved and closed, too."""
+        return self.progress.at_hand
 
     @property
     def losses(self) -> Mapping[str, float]:

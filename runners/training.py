@@ -139,6 +139,7 @@ class Training:
 
     def _open_epoch(self) -> None:
         progress, setup = self._progress, self._setup
+        progress.at_hand = progress.epoch
         setup.feed.set_epoch(progress.epoch)
         setup.stepper.zero_grad()  # of a last window that data with a wrong length left open
         self._losses.open(progress)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..bus import Bus
+from ..schemas import ValEvent
 from ..schemas.run import Kind
 from .config import ValConfig
 from .evaluation import Evaluation, Evaluator, Setting
@@ -46,6 +47,7 @@ class Validator(Runner[ValConfig, ValResult]):
     """
 
     kind: ClassVar[Kind] = "val"
+    stages = (ValEvent,)
 
     def __init__(
         self,

@@ -85,12 +85,13 @@ class AsyncFeed(Feed):
         self._iterator: AsyncIterator[object] | None = None
         self._error: Exception | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     def take(self, size: int, demand: Demand) -> list[object]:
         """Have the loop iterate; see `Feed.take`. A loop that is closed, or cancels the read, wants nothing more."""
         inputs: list[object] = []
         if self._error is None:
-            gathered = self._submit(self._gather(inputs, size))
+            gathered = self._submit(self._gather(inputs, size, demand))
             if gathered is None or not demand.wait_for(gathered) or _cancelled(gathered):
                 demand.end()
                 return []
@@ -98,11 +99,12 @@ class AsyncFeed(Feed):
             raise self._error
         return inputs
 
-    async def _gather(self, inputs: list[object], size: int) -> None:
+    async def _gather(self, inputs: list[object], size: int, demand: Demand) -> None:
         self._task = asyncio.current_task()
         try:
             if self._iterator is None:
                 self._iterator = aiter(self._source)
+                self._watch = asyncio.create_task(_end_with_loop(demand))
             while len(inputs) < size:
                 inputs.append(await anext(self._iterator))
         except StopAsyncIteration:
@@ -115,6 +117,8 @@ class AsyncFeed(Feed):
         self._submit(self._finish())
 
     async def _finish(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -127,6 +131,14 @@ class AsyncFeed(Feed):
         except RuntimeError:  # the loop is closed
             work.close()
             return None
+
+
+async def _end_with_loop(demand: Demand) -> None:
+    """Wait for the loop's end, which cancels all tasks: the source is gone with it, even between two reads."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        demand.end()
 
 
 def _cancelled(future: Future[None]) -> bool:

@@ -314,8 +314,8 @@ def test_by_default_a_run_is_named_by_kind_time_and_chance_and_has_a_folder_of_t
     monkeypatch.chdir(tmp_path)
     result = make_trainer(tmp_path, directory=None, epochs=1).run()
     assert re.fullmatch(r"train-\d{8}-\d{6}-[0-9a-f]{4}", result.run)
-    assert result.last == Path("runs") / result.run / "last.pt"
-    assert result.last.is_file()
+    assert result.last == Path("runs", result.run, "last.pt")
+    assert Path("runs", result.run, "last.pt").is_file()
 
 
 def test_the_mean_losses_are_weighted_by_batch_size(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lineside.runners import RunEnded, RunnerBusy, StageNotReached, Trainer, Tra
 from lineside.schemas import (
     Event,
     FitEpochEnd,
+    OptimizerSkip,
     RunEnd,
     RunStart,
     TrainBatchEnd,
@@ -148,13 +149,13 @@ async def test_a_hold_raises_when_the_run_ends_first(trainer: Trainer, gate: Gat
     run = trainer.start()
 
     async def hold() -> None:
-        async with run.hold("on_predict_start"):
-            raise AssertionError("held at a stage that a trainer has not")
+        async with run.hold(OptimizerSkip):
+            raise AssertionError("held at a stage that this run does not reach")
 
     waiting = asyncio.create_task(hold())
     await asyncio.sleep(0)
     gate.open()
-    with pytest.raises(RunEnded, match="ended before on_predict_start came"):
+    with pytest.raises(RunEnded, match="ended before OptimizerSkip came"):
         await waiting
     await run
     with pytest.raises(RunEnded):
