@@ -1,6 +1,5 @@
 """What makes it happen: the trainer, validator, predictor and exporter, and the hooks that steer them."""
 
-from .checkpoint import load_weights
 from .config import RunnerConfig, TrainConfig, ValConfig
 from .errors import (
     CheckpointError,
@@ -63,6 +62,7 @@ from .recipe import IncompleteRecipe, Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, Runner
+from .train.checkpoint import load_weights
 from .trainer import Trainer
 from .validator import Validator
 

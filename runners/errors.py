@@ -46,6 +46,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ..bus import errors as bus_errors
 from ..schemas import LinesideError
 
 
@@ -110,8 +111,8 @@ class RunnerBusy(RunnerError, RuntimeError):
         )
 
 
-class WouldDeadlock(RunnerError, RuntimeError):
-    """A wait that could never end, because the run would be waiting for the one who waits."""
+class WouldDeadlock(RunnerError, bus_errors.WouldDeadlock):
+    """A wait that could never end, because the run would be waiting for the one who waits. Also the bus's error."""
 
     def __init__(self, attempted: str, because: str, instead: str) -> None:
         super().__init__(f"{attempted} would wait for ever: {because}; {instead}")

@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..bus import Bus
-from .checkpoint import load_weights
 from .config import TrainConfig, ValConfig
 from .errors import RunnerError
 from .exporter import ExportConfig, Exporter
 from .objective import LossFunction, StepFunction
 from .predictor import Postprocess, PredictConfig, Predictor, Preprocess
-from .random_state import seed_everything
+from .train.checkpoint import load_weights
+from .train.random_state import seed_everything
 from .trainer import Trainer
 from .validator import Validator
 

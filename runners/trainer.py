@@ -18,23 +18,23 @@ from ..bus import Bus
 from ..schemas import PretrainRoutineEnd, PretrainRoutineStart, Teardown, TrainEvent, ValEvent
 from ..schemas.run import Kind
 from .config import TrainConfig
-from .distributed import Group, join
 from .errors import CheckpointMismatch, InvalidArgument
-from .evaluation import Evaluator, Setting
 from .feed import Feed
 from .identity import Identity, new_run_id
 from .inference import check_model, precision
-from .keeper import Keeper, Parts, Saved, read_fitting, refuse_other_run
-from .metrics import Fitness, Meters
 from .objective import LossFunction, Objective, StepFunction
-from .progress import Progress
-from .random_state import deterministic, seed_everything
 from .results import TrainResult
 from .runner import Ending, Runner
 from .scalars import scalars_of
-from .schedule import Schedule
-from .stepper import Stepper
-from .training import Setup, Training
+from .train.distributed import Group, join
+from .train.keeper import Keeper, Parts, Saved, read_fitting, refuse_other_run
+from .train.progress import Progress
+from .train.random_state import deterministic, seed_everything
+from .train.schedule import Schedule
+from .train.stepper import Stepper
+from .train.training import Setup, Training
+from .val.evaluation import Evaluator, Setting
+from .val.metrics import Fitness, Meters
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection

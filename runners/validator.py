@@ -13,15 +13,15 @@ from ..bus import Bus
 from ..schemas import ValEvent
 from ..schemas.run import Kind
 from .config import ValConfig
-from .evaluation import Evaluation, Evaluator, Setting
 from .feed import Feed
 from .identity import Identity
 from .inference import check_model, precision, resolve_device
-from .metrics import Fitness, Meters
 from .objective import LossFunction, Objective, StepFunction
 from .results import ValResult
 from .runner import Runner
 from .scalars import scalars_of
+from .val.evaluation import Evaluation, Evaluator, Setting
+from .val.metrics import Fitness, Meters
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection

@@ -197,19 +197,22 @@ class Stage:
     def stream(self, cls: type[Event], *, asynchronous: bool = False, **policy: Any) -> Reader:
         reader = Reader(cls, cast("PolicyKeywords", policy))
         reader.gate.set()
-        with self._between_marks(reader):
-            stream = reader.handle = self.bus.stream(cls, **policy)
 
-        def read() -> None:
+        def read(stream: Stream[Event]) -> None:
             for event in stream:
                 self._note(reader, event)
 
-        async def read_async() -> None:
+        async def read_async(stream: Stream[Event]) -> None:
             async for event in stream:
                 self._note(reader, event)
 
-        reader.thread = threading.Thread(target=(lambda: asyncio.run(read_async())) if asynchronous else read)
-        reader.thread.start()
+        def read_on_a_loop(stream: Stream[Event]) -> None:
+            asyncio.run(read_async(stream))
+
+        with self._between_marks(reader):
+            stream = reader.handle = self.bus.stream(cls, **policy)
+            reader.thread = threading.Thread(target=read_on_a_loop if asynchronous else read, args=(stream,))
+            reader.thread.start()  # at once: the next to publish may have to wait for it
         self.readers.append(reader)
         return reader
 
@@ -228,9 +231,10 @@ class Stage:
         for thread in self._storms:
             thread.join(self._patience)
         position = -1
-        while position < self.bus.position or self.bus.stats().waiting:  # until nobody answers any more
+        while position < self.bus.position:  # until nobody answers any more
             position = self.bus.position
-            self.bus.drain(self._patience)
+            self.bus.drain(self._patience)  # waits for the callbacks
+            self.bus.drain(self._patience)  # numbers what they published
 
     @contextmanager
     def _between_marks(self, reader: Reader) -> Iterator[None]:

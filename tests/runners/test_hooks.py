@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from lineside.bus import Bus
-from lineside.runners import Hook, HookInterrupted, InvalidHook, Trainer
+from lineside.runners import Hook, HookInterrupted, InvalidHook, Trainer, UnreachableStage
 from lineside.schemas import (
     BatchEnd,
     Event,
     FitEpochEnd,
+    ModelSave,
     NotAnEvent,
     OptimizerStep,
     RunEnd,
     RunStart,
+    SubscriberFailed,
     TrainBatchEnd,
     TrainEpochEnd,
     TrainEpochStart,
@@ -285,3 +287,33 @@ def test_a_loop_that_is_closed_abruptly_fails_the_run_too(trainer: Trainer) -> N
     closed.set()
     with pytest.raises(HookInterrupted):
         run.result(PATIENCE)
+
+
+def test_a_hook_for_a_stage_of_another_runner_is_refused(trainer: Trainer) -> None:
+    with pytest.raises(UnreachableStage, match="a Trainer never reaches PredictStart.*TrainEvent, ValEvent"):
+        trainer.add_callback("on_predict_start", lambda trainer: None)
+    with pytest.raises(UnreachableStage, match="SubscriberFailed"):
+        trainer.hook(TrainEpochEnd, SubscriberFailed)(lambda event, trainer: None)
+
+
+def test_setting_stop_in_a_callback_stops_the_run_as_in_the_original(trainer: Trainer) -> None:
+    def enough(trainer: Trainer) -> None:
+        trainer.stop = True  # type: ignore[method-assign, assignment]  # pyright: ignore[reportAttributeAccessIssue]
+
+    trainer.add_callback("on_train_epoch_end", enough)
+    result = trainer.run()
+    assert (result.outcome, result.epochs) == ("stopped", 0)
+    trainer.stop("it is still a method")
+
+
+def test_the_epoch_is_the_one_at_hand_until_the_next_begins(trainer: Trainer) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def note(event: TrainEpochStart | TrainEpochEnd | ModelSave | FitEpochEnd, trainer: Trainer) -> None:
+        if not getattr(event, "final", False):
+            seen.append((event.epoch, trainer.epoch))
+
+    trainer.hook(TrainEpochStart, TrainEpochEnd, ModelSave, FitEpochEnd)(note)
+    trainer.run()
+    assert seen
+    assert all(of_event == of_trainer for of_event, of_trainer in seen)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
-from .errors import InvalidArgument, UnknownFitness
-from .scalars import Scalars
+from ..errors import InvalidArgument, UnknownFitness
+from ..scalars import Scalars
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection

@@ -11,12 +11,12 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from ..schemas import Event, ValBatchEnd, ValBatchStart, ValEnd, ValStart
-from .feed import Batch, Feed
-from .inference import evaluating
+from ...schemas import Event, ValBatchEnd, ValBatchStart, ValEnd, ValStart
+from ..feed import Batch, Feed
+from ..inference import evaluating
+from ..objective import Loss, Objective
+from ..scalars import Mean, Scalars, Snapshot
 from .metrics import Fitness, Meters
-from .objective import Loss, Objective
-from .scalars import Mean, Scalars, Snapshot
 
 
 class Reporter(Protocol):

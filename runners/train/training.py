@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..schemas import (
+from ...schemas import (
     BeforeZeroGrad,
     FitEpochEnd,
     ModelSave,
@@ -25,18 +25,18 @@ from ..schemas import (
     TrainEpochStart,
     TrainStart,
 )
+from ..config import TrainConfig
+from ..control import Control
+from ..feed import Batch, Feed
+from ..runner import Ending
+from ..scalars import Scalars
+from ..val.evaluation import Evaluation, Evaluator, Reporter
 from . import random_state
-from .config import TrainConfig
-from .control import Control
 from .distributed import Group
-from .evaluation import Evaluation, Evaluator, Reporter
-from .feed import Batch, Feed
 from .keeper import Draws, Keeper
 from .limits import Limits, Wish
 from .losses import EpochLosses
 from .progress import Progress
-from .runner import Ending
-from .scalars import Scalars
 from .schedule import Schedule
 from .stepper import Stepper
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
-from .config import TrainConfig
-from .control import Control
+from ..config import TrainConfig
+from ..control import Control
+from ..runner import Ending
 from .distributed import Group
 from .progress import Progress
-from .runner import Ending
 
 
 class Wish(IntEnum):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import (
+from ..errors import (
     CheckpointMismatch,
     CheckpointNotFound,
     CheckpointUnreadable,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from ..schemas import Event, NonFinite
-from .errors import NonFiniteLoss
-from .objective import Loss
+from ...schemas import Event, NonFinite
+from ..errors import NonFiniteLoss
+from ..objective import Loss
+from ..scalars import Mean, Scalars, Snapshot
 from .progress import Progress
-from .scalars import Mean, Scalars, Snapshot
 
 
 class Reach(Protocol):

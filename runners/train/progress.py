@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from .metrics import better
+from ..val.metrics import better
 
 
 @dataclass

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from .config import TrainConfig
+from ..config import TrainConfig
+from ..errors import InvalidObjective
+from ..inference import precision
+from ..objective import Loss, Objective
 from .distributed import Group
 from .ema import Ema
-from .errors import InvalidObjective
-from .inference import precision
-from .objective import Loss, Objective
 
 
 class Stepper:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .inference import resolve_device
+from ..inference import resolve_device
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..errors import CheckpointExists, CheckpointMismatch, CheckpointUnwritable
+from ..identity import Identity
 from . import checkpoint
 from .distributed import Group
-from .errors import CheckpointExists, CheckpointMismatch, CheckpointUnwritable
-from .identity import Identity
 from .progress import Progress
 from .random_state import State
 from .stepper import Stepper

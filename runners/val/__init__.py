@@ -1,0 +1,1 @@
+"""What a validation is made of: the pass over the data, and the metrics."""
