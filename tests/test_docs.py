@@ -77,8 +77,9 @@ def family(error: type[RunnerError]) -> Iterator[type[RunnerError]]:
 
 
 def described(error: type[RunnerError]) -> tuple[str, str]:
-    base, *builtin = (cls.__name__ for cls in error.__bases__)
-    return base, "".join(builtin)
+    base, *others = error.__bases__
+    builtin = (next(cls.__name__ for cls in other.__mro__ if cls.__module__ == "builtins") for other in others)
+    return base.__name__, "".join(builtin)
 
 
 def test_every_callback_of_the_original_has_its_counterpart() -> None:

@@ -97,6 +97,7 @@ class Reader:
     """Numbers of the marks between which it began."""
     handle: Subscription | Stream[Event] | None = None
     thread: threading.Thread | None = None
+    cancelled: bool = False
 
     @property
     def stats(self) -> Any:
@@ -217,6 +218,7 @@ class Stage:
         return reader
 
     def cancel(self, reader: Reader) -> None:
+        reader.cancelled = True
         if isinstance(reader.handle, Subscription):
             reader.handle.cancel()
         elif reader.handle is not None:
@@ -318,6 +320,8 @@ class Stage:
             line = lines[event.seq]
             assert (line.n, line.cls) == (event.n, type(event)), "an event has another's position"
         stats = reader.stats
+        assert not reader.cancelled or stats.state == "cancelled", "a reader was not cancelled"
+        assert reader.behaviour != "leave" or len(reader.calls) <= 3, "a reader was called after it was cancelled"
         assert stats.delivered + stats.failed == len(reader.calls), "a reader was called more or less than it says"
         if reader.policy.get("overflow") == "wait" and reader.policy.get("since") != "start":
             assert not stats.missed, "a publisher did not wait"
