@@ -19,6 +19,10 @@ from .subscription import Subscription
 logger = logging.getLogger("lineside.bus")
 
 
+TURN_SECONDS = 0.002
+"""How long a subscription may keep an event loop before the others get their turn."""
+
+
 class LoopLane:
     """Serves a subscription with a task on an event loop. The task begins with the first event."""
 
@@ -41,6 +45,8 @@ class LoopLane:
                 _done(self.finished)
                 return
             self._bound = self._portal()
+        elif (self._task is None or self._asleep is None) and not self._bound.loop.is_closed():
+            return  # it is starting or busy, and looks again before it sleeps
         self._bound.post(self._continue, self._lost)
 
     def _continue(self) -> None:
@@ -76,14 +82,26 @@ class LoopLane:
         subscription = self._subscription
         serving.set(subscription)
         loop = asyncio.get_running_loop()
+        began = loop.time()
         while subscription.open:
-            events = subscription.take()
+            events = subscription.take() or await self._next(loop)
             if events:
                 await self._deliver(events)
+                if loop.time() - began < TURN_SECONDS:
+                    continue
                 await asyncio.sleep(0)
-            elif subscription.open:
-                self._asleep = loop.create_future()
+            began = loop.time()
+
+    async def _next(self, loop: asyncio.AbstractEventLoop) -> list[Event]:
+        """Sleep until woken. Looks once more when it can be woken: what came before that woke nobody."""
+        self._asleep = loop.create_future()
+        try:
+            events: list[Event] = self._subscription.take()
+            if not events and self._subscription.open:
                 await self._asleep
+            return events
+        finally:
+            self._asleep = None
 
     async def _deliver(self, events: list[Event]) -> None:
         for event in self._subscription.deliver(events):

@@ -143,7 +143,7 @@ class Cursor:
     the window, and so decides for each event whether it was taken or missed: never both, never neither.
     """
 
-    __slots__ = ("_gap", "_gaps", "_kept", "_lock", "goal", "keeps", "log", "missed", "position", "wanted")
+    __slots__ = ("_gap", "_gaps", "_kept", "_lock", "_started", "goal", "keeps", "log", "missed", "position", "wanted")
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -159,6 +159,7 @@ class Cursor:
         """What is being lost; closed by the next read, so that nothing that was read lies in it."""
         self._gaps: list[Gap] = []
         self._lock = threading.Lock()
+        self._started = False
 
     @property
     def behind(self) -> bool:
@@ -173,6 +174,8 @@ class Cursor:
         """Return the next wanted items, about `limit` at most; none means that the head was reached."""
         while True:
             with self._lock:
+                if not self._started:
+                    return []
                 self._close_gap()
                 items, kinds = self.log.read(self.position, limit)
                 self.position += len(items)
@@ -243,6 +246,7 @@ class Cursor:
             if position < tail - 1:
                 self._count(tail - 1 - position, position + 1, tail - 1)
             self.position = max(position, tail - 1)
+            self._started = True
 
     def _close_gap(self) -> None:
         if self._gap is not None:

@@ -57,6 +57,8 @@ class Sequencer:
         self._touched: dict[type, Route] = {}
         self._hungry: dict[Subscription, None] = {}
         self._patient: tuple[Subscription, ...] = ()
+        self._allowance = 0
+        """Events that the readers publishers wait for have room for at least: they only gain room by reading."""
         self._period = latency
         self._blocked = False
         self._hurried = False
@@ -71,12 +73,13 @@ class Sequencer:
         subscription.latency = self.latency if subscription.policy.latency is None else subscription.policy.latency
         self._serve((*self.subscriptions, subscription))
         head = self.log.head
-        subscription.cursor.start(head if since == "now" else 0 if since == "start" else min(since, head))
-        subscription.handled = subscription.cursor.position
+        position = head if since == "now" else 0 if since == "start" else min(since, head)
+        subscription.handled = max(position, self.log.tail - 1)
         if since != "now":
-            self._build_history(subscription)
+            self._build_history(subscription, position)
             subscription.cursor.goal = head
             self._hungry[subscription] = None
+        subscription.cursor.start(position)  # last: a stream may be read by another thread at once
 
     def remove(self, subscription: Subscription) -> None:
         """Serve `subscription` no more."""
@@ -89,6 +92,7 @@ class Sequencer:
         self._patient = tuple(reader for reader in subscriptions if reader.policy.overflow is Overflow.WAIT)
         self._period = min([self.latency, *(reader.latency for reader in subscriptions)])
         self._routes.clear()
+        self._allowance = 0
 
     def seal(self, future: Future[None]) -> None:
         """Take nothing more, and seal the log behind what was taken: also what was published since the command."""
@@ -196,7 +200,9 @@ class Sequencer:
             return
         room = self._room() if self._patient else SLICE
         if room > 0:
+            before = self.log.head
             self._move(room)
+            self._allowance -= self.log.head - before
 
     def _move(self, room: int) -> None:
         """Number and build up to a slice of entries, `room` of them for readers that publishers wait for."""
@@ -291,15 +297,17 @@ class Sequencer:
 
     def _room(self) -> int:
         """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
-        readers = self._waited_for()
-        oldest, stalled = self.log.chunks[0], self.inbox.stalled
-        room = min([SLICE, *(reader.backlog - reader.unread for reader in readers)])
-        if self.log.full and any(reader.cursor.needs(oldest) for reader in readers):
+        stalled, readers = self.inbox.stalled, self._waited_for()
+        if self._allowance < SLICE or stalled:
+            self._allowance = min([self.log.window, *(reader.backlog - reader.unread for reader in readers)])
+        room = min(self._allowance, SLICE)
+        if self.log.full and any(reader.cursor.needs(self.log.chunks[0]) for reader in readers):
             room = 0  # the window is full of what one of them has not read
         if stalled and any(reader.crowded for reader in readers):
             room = 0  # or each event that is read would let one in, at the price of three wake-ups
         self._blocked = room <= 0
-        self.inbox.stall(self._blocked)
+        if self._blocked or stalled:
+            self.inbox.stall(self._blocked)
         for reader in readers if self._blocked else ():
             reader.urgent = True  # somebody waits for it now
         return room
@@ -340,13 +348,13 @@ class Sequencer:
             del self._hungry[reader]
         self._flush()
 
-    def _build_history(self, subscription: Subscription) -> None:
+    def _build_history(self, subscription: Subscription, position: int) -> None:
         """Build what nobody had asked for until now, for a reader that begins in the past."""
         clock = WallClock()
         for chunk in self.log.chunks:
             for index, item in enumerate(chunk.items):
                 cls = kind(item)
-                if chunk.first + index <= subscription.cursor.position or not issubclass(cls, subscription.types):
+                if chunk.first + index <= position or not issubclass(cls, subscription.types):
                     continue
                 route = self._route(cls)
                 if isinstance(item, tuple) and route.build:

@@ -64,7 +64,8 @@ class Source:
             urgent = event.urgent
         except AttributeError:
             raise NotAnEvent(event, "an event, or an event class and its fields") from None
-        inbox.append((event, fields, self, _monotonic()))
+        entry = (event, fields, self, _monotonic())
+        inbox.append(entry)  # made before: no other thread, closing the bus, comes between the look-up and the call
         if urgent or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:
@@ -73,7 +74,8 @@ class Source:
     def publish_when(self, pending: Pending, event: type[Event], /, **fields: Any) -> None:
         """Publish `event` now, in order, to be built once `pending` knows the rest of its fields."""
         inbox = self._inbox
-        inbox.append((event, fields, self, _monotonic(), pending))
+        entry = (event, fields, self, _monotonic(), pending)
+        inbox.append(entry)
         if event.urgent or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:

@@ -97,7 +97,7 @@ class Stream(Generic[E_co]):
         while subscription.open:
             if not self._events:
                 self._events.extend(subscription.take())
-            if not self._events:
+            if not self._events or not subscription.open:
                 return None
             event = self._events.popleft()
             wanted = self._wants(event)

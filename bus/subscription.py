@@ -178,12 +178,16 @@ class Subscription:
 
     def when_handled(self, position: int) -> Future[None] | None:
         """Return a future that is done once everything up to `position` was dealt with; None if it was."""
+        target = min(position, self.cursor.goal)
+        if self.handled >= target or not self.open:
+            return None
+        waiter: tuple[int, Future[None]] = (target, Future())
         with self._lock:
-            if self.handled >= min(position, self.cursor.goal) or not self.open:
+            self.waiters.append(waiter)  # before the look at the position: see `settle`
+            if self.handled >= target or not self.open:
+                self.waiters.remove(waiter)
                 return None
-            future: Future[None] = Future()
-            self.waiters.append((min(position, self.cursor.goal), future))
-            return future
+        return waiter[1]
 
     def end(self) -> None:
         """The bus closes: nothing will follow."""
@@ -231,15 +235,15 @@ class Subscription:
         begin = time.perf_counter()
         try:
             for event in events:
+                if not self.open:
+                    return
                 if admits is None or self._admits(event):
                     failed = self.failed
                     yield event
                     if self.failed == failed:
                         self.delivered += 1
-                if waiters and event.seq >= waiters[0][0]:
+                if waiters and self._awaits(event.seq):
                     self.settle(event.seq)
-                if not self.open:
-                    return
         finally:
             self.seconds += time.perf_counter() - begin
         self.settle(events[-1].seq)
@@ -271,14 +275,22 @@ class Subscription:
 
     def settle(self, position: int) -> None:
         """Say that everything up to `position` was dealt with."""
+        self.handled = max(self.handled, position)
+        if self.waiters:  # after the position: `when_handled` looks in the opposite order, so one of the two sees it
+            self._release_waiters()
+        if self.policy.overflow is Overflow.WAIT and not self.crowded:
+            self._source.relieve()
+
+    def _awaits(self, position: int) -> bool:
+        first = self.waiters[:1]  # a copy: the sequencer may take one away between two looks
+        return bool(first) and position >= first[0][0]
+
+    def _release_waiters(self) -> None:
         with self._lock:
-            self.handled = max(self.handled, position)
             done = [future for target, future in self.waiters if target <= self.handled]
             self.waiters[:] = [waiter for waiter in self.waiters if waiter[0] > self.handled]
         for future in done:
             future.set_result(None)
-        if self.policy.overflow is Overflow.WAIT and not self.crowded:
-            self._source.relieve()
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
         """Note that the callback failed: log it once, count it, announce it, and maybe switch off."""

@@ -9,7 +9,7 @@ import faulthandler
 import logging
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ HANGS = 100.0
 
 
 @contextmanager
-def shaken() -> Iterator[None]:
+def shaken() -> Generator[None]:
     """Switch threads often, and make everything small."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -17,7 +18,6 @@ from lineside.schemas import Event
 
 from .schedules import play, shaken
 
-Break = Callable[[], "mock._patch[Any]"]
 SCHEDULES = 300
 """In so many schedules each fault must show."""
 OFTEN = 5
@@ -59,7 +59,7 @@ def swap_two() -> Any:
 
 
 def forget_what_is_lost() -> Any:
-    return mock.patch("lineside.bus.log.Cursor._count", lambda *_: None)
+    return mock.patch("lineside.bus.log.Cursor._count", return_value=None)
 
 
 def count_one_too_many() -> Any:
@@ -72,18 +72,29 @@ def count_one_too_many() -> Any:
     return mock.patch.object(Cursor, "lose", broken)
 
 
+def keep_failures_to_oneself() -> Any:
+    return mock.patch("lineside.bus.subscription._describe", side_effect=RuntimeError)
+
+
 def keep_gaps_to_oneself() -> Any:
-    return mock.patch("lineside.bus.subscription.Subscription._announce", lambda *_: None)
+    return mock.patch("lineside.bus.subscription.Subscription._announce", return_value=None)
 
 
-def miss_the_bell() -> Any:
+@contextmanager
+def miss_the_bell() -> Generator[None]:
     ring, now = Bell.ring, sometimes()
+    missed: list[Bell] = []
 
     def broken(bell: Bell) -> None:
-        if not now():
+        if now():
+            missed.append(bell)
+        else:
             ring(bell)
 
-    return mock.patch.object(Bell, "ring", broken)
+    with mock.patch.object(Bell, "ring", broken):
+        yield
+    for bell in missed:
+        ring(bell)  # or their threads would wait for ever
 
 
 def lose_on_the_way_in() -> Any:
@@ -106,57 +117,72 @@ def jump_the_queue() -> Any:
 
 
 def overlook_failures() -> Any:
-    return mock.patch.object(Subscription, "fail", lambda *_: None)
+    return mock.patch.object(Subscription, "fail", return_value=None)
 
 
 def go_on_after_the_end() -> Any:
-    return mock.patch.object(Subscription, "cancel", lambda _: None)
+    return mock.patch.object(Subscription, "cancel", return_value=None)
 
 
 def wait_for_nobody() -> Any:
-    return mock.patch("lineside.bus.sequencer.Sequencer._waited_for", lambda _: [])
+    return mock.patch("lineside.bus.sequencer.Sequencer._waited_for", return_value=[])
 
 
 def show_what_is_old() -> Any:
-    return mock.patch("lineside.bus.subscription.sorted", lambda items, key: list(items)[:1], create=True)
+    def broken(items: Iterable[Any], key: object) -> list[Any]:
+        return list(items)[:1]
+
+    return mock.patch("lineside.bus.subscription.sorted", broken, create=True)
 
 
 def misnumber() -> Any:
-    return mock.patch("lineside.bus.sequencer.sign", lambda event, *_: event.__dict__.update(seq=7))
+    def broken(event: Any, *_: object) -> None:
+        event.__dict__.update(seq=7)
+
+    return mock.patch("lineside.bus.sequencer.sign", broken)
 
 
 def never_end_a_stream() -> Any:
-    return mock.patch("lineside.bus.stream.Stream._at_end", lambda _: False)
+    return mock.patch("lineside.bus.stream.Stream._at_end", return_value=False)
 
 
 def begin_too_early() -> Any:
     start = Cursor.start
-    return mock.patch.object(Cursor, "start", lambda cursor, position: start(cursor, max(position - 2, 0)))
+
+    def broken(cursor: Cursor, position: int) -> None:
+        start(cursor, max(position - 2, 0))
+
+    return mock.patch.object(Cursor, "start", broken)
 
 
-FAULTS = [
-    skip_one,
-    repeat_one,
-    swap_two,
-    forget_what_is_lost,
-    count_one_too_many,
-    keep_gaps_to_oneself,
-    miss_the_bell,
-    lose_on_the_way_in,
-    jump_the_queue,
-    overlook_failures,
-    go_on_after_the_end,
-    wait_for_nobody,
-    show_what_is_old,
-    misnumber,
-    never_end_a_stream,
-    begin_too_early,
+FAULTS: list[tuple[Callable[[], AbstractContextManager[Any]], str]] = [
+    (skip_one, "does not account for all|a filter let through what it should not"),
+    (repeat_one, "saw events twice|accounts for more than there was|was called more or less than it says"),
+    (swap_two, "saw events twice or out of order"),
+    (forget_what_is_lost, "does not account for all"),
+    (count_one_too_many, "accounts for more than there was|wrong count"),
+    (keep_gaps_to_oneself, "a gap was announced with a wrong count, or not at all"),
+    (miss_the_bell, "hung=|not drained within|a stream did not end|is left"),
+    (lose_on_the_way_in, "an event is not in the log"),
+    (jump_the_queue, "the events of a thread changed places|in the log twice"),
+    (overlook_failures, "failures were not counted"),
+    (keep_failures_to_oneself, "a failure was not announced|hung=|a reader"),
+    (go_on_after_the_end, "was not cancelled|called after it was cancelled|a stream did not end"),
+    (wait_for_nobody, "a publisher did not wait"),
+    (show_what_is_old, "a reader does not account for all|a display was not shown the newest event"),
+    (misnumber, "saw events twice|an event has another's position"),
+    (never_end_a_stream, "a stream did not end"),
+    (begin_too_early, "accounts for more than there was|a filter let through"),
 ]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_found(fault: Callable[[], Any]) -> None:
-    with shaken(), fault(), pytest.raises((AssertionError, DrainTimeout)):
-        for seed in range(SCHEDULES):
-            play(seed, patience=1.0)
+@pytest.mark.parametrize(("fault", "found"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
+def test_a_fault_is_found(fault: Callable[[], AbstractContextManager[Any]], found: str) -> None:
+    with shaken(), fault(), pytest.raises((AssertionError, DrainTimeout), match=found):
+        play_all()
+
+
+def play_all() -> None:
+    for seed in range(SCHEDULES):
+        play(seed, patience=1.0)
