@@ -39,6 +39,10 @@ types: $(VENV)/.dev ## mypy and pyright, both strict
 pytest: $(VENV)/.dev
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev ## Searches that run long: hypothesis looks for schedules that break the bus, faults are planted and found
+	$(BIN)/pytest -m soak --timeout 900 tests/bus $(ARGS)
+
 .PHONY: bench
 bench: $(VENV)/.bench ## The benchmarks that need no GPU, each with its baseline in the same run
 	@for script in publish throughput latency loop order flood exit imports; do \

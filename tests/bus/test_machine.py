@@ -16,6 +16,8 @@ from .schedules import shaken
 from .stage import BEHAVIOURS, Behaviour, Stage
 from .support import KINDS, Beat, Kind, Tick, Tock
 
+pytestmark = pytest.mark.soak
+
 CLASSES: st.SearchStrategy[type[Beat]] = st.sampled_from((Tick, Tock))
 FAMILIES: st.SearchStrategy[type[Event]] = st.sampled_from((Tick, Tock, Beat))
 FILTERS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(

@@ -18,6 +18,8 @@ from lineside.schemas import Event
 
 from .schedules import play, shaken
 
+pytestmark = pytest.mark.soak
+
 SCHEDULES = 300
 """In so many schedules each fault must show."""
 OFTEN = 5
