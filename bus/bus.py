@@ -44,7 +44,7 @@ R = TypeVar("R")
 
 logger = logging.getLogger("lineside.bus")
 
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 4.5
 EXIT_SECONDS = 4.0
 """Deadline of the close at interpreter exit."""
 
