@@ -96,7 +96,7 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing the development tools"
-	@$(INSTALL) --quiet --quiet --group dev
+	@$(INSTALL) --quiet --quiet --group dev --group bench
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
