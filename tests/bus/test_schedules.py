@@ -18,7 +18,7 @@ SCHEDULES = int(os.environ.get("LINESIDE_SCHEDULES", "10000"))
 PROCESSES = 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_rules_hold_in_ten_thousand_random_schedules() -> None:
     first = random.randrange(1 << 30)
     each = SCHEDULES // PROCESSES
