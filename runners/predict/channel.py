@@ -13,6 +13,9 @@ from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
 
+LOOK_SECONDS = 0.2
+"""Time between two looks whether the event loop of the source was closed: it tells nobody."""
+
 
 class Demand:
     """How many batches the predictor may still compute: its thread waits here for the reader.
@@ -26,6 +29,8 @@ class Demand:
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.over = False
         """Whether nobody wants anything any longer."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the inputs come from, if any: when it is closed, there is nothing to want."""
 
     @classmethod
     def unlimited(cls) -> Demand:
@@ -44,7 +49,7 @@ class Demand:
     def wait(self) -> bool:
         """Wait until a batch is wanted and count it; False: nothing is wanted any longer."""
         while not self.over and self._credit < 1:
-            self._credit += self._signals.get()
+            self._credit += self._signal()
         self._credit -= 1
         return not self.over
 
@@ -56,8 +61,16 @@ class Demand:
 
         other.add_done_callback(wake)
         while not self.over and not other.done():
-            self._credit += self._signals.get()
+            self._credit += self._signal()
         return not self.over
+
+    def _signal(self) -> int:
+        """Wait for the next signal; return the credit that it brings."""
+        while self.loop is not None and not self.over:
+            with suppress(queue.Empty):
+                return self._signals.get(timeout=LOOK_SECONDS)
+            self.over = self.loop.is_closed()
+        return 0 if self.over else self._signals.get()
 
 
 class End:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
-from concurrent.futures import CancelledError, Future
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeGuard, cast
+from typing import TypeGuard, cast
 
 from torch.utils.data import DataLoader
 
@@ -75,7 +75,10 @@ class SyncFeed(Feed):
 
 
 class AsyncFeed(Feed):
-    """Reads an async iterable on an event loop, for the predictor's thread, which waits for it."""
+    """Reads an async iterable on an event loop, for the predictor's thread, which waits for it.
+
+    One task does all the reading, so that a loop that ends, which cancels its tasks, ends the feed.
+    """
 
     def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
         self.total = None
@@ -84,69 +87,71 @@ class AsyncFeed(Feed):
         self._loop = loop
         self._iterator: AsyncIterator[object] | None = None
         self._error: Exception | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._watch: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._reads: asyncio.Queue[_Read] = asyncio.Queue()
 
     def take(self, size: int, demand: Demand) -> list[object]:
         """Have the loop iterate; see `Feed.take`. A loop that is closed, or cancels the read, wants nothing more."""
-        inputs: list[object] = []
+        read = _Read(size)
         if self._error is None:
-            gathered = self._submit(self._gather(inputs, size, demand))
-            if gathered is None or not demand.wait_for(gathered) or _cancelled(gathered):
-                demand.end()
+            demand.loop = self._loop
+            self._post(lambda: self._begin(read, demand))
+            if not demand.wait_for(read.done):
                 return []
-        if self._error is not None and not inputs:
+        if self._error is not None and not read.inputs:
             raise self._error
-        return inputs
+        return read.inputs
 
-    async def _gather(self, inputs: list[object], size: int, demand: Demand) -> None:
-        self._task = asyncio.current_task()
+    def close(self) -> None:
+        """Have the loop cancel a read in progress and close an async generator, without waiting for it."""
+        self._post(self._end)
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(callback)
+
+    # -- on the loop -------------------------------------------------------------------------------
+
+    def _begin(self, read: _Read, demand: Demand) -> None:
+        if self._task is None and not demand.over:
+            self._task = self._loop.create_task(self._serve(demand))
+        self._reads.put_nowait(read)
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _serve(self, demand: Demand) -> None:
+        """Carry out reads until cancelled."""
+        try:
+            while True:
+                read = await self._reads.get()
+                await self._gather(read)
+                read.done.set_result(None)
+        finally:
+            demand.end()
+            if inspect.isasyncgen(self._iterator):
+                await self._iterator.aclose()
+
+    async def _gather(self, read: _Read) -> None:
         try:
             if self._iterator is None:
                 self._iterator = aiter(self._source)
-                self._watch = asyncio.create_task(_end_with_loop(demand))
-            while len(inputs) < size:
-                inputs.append(await anext(self._iterator))
+            while len(read.inputs) < read.size:
+                read.inputs.append(await anext(self._iterator))
         except StopAsyncIteration:
             return
         except Exception as error:
             self._error = error
 
-    def close(self) -> None:
-        """Have the loop cancel a read in progress and close an async generator, without waiting for it."""
-        self._submit(self._finish())
 
-    async def _finish(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        if inspect.isasyncgen(self._iterator):
-            await self._iterator.aclose()
+class _Read:
+    """A read that is asked of the loop."""
 
-    def _submit(self, work: Any) -> Future[None] | None:
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:  # the loop is closed
-            work.close()
-            return None
-
-
-async def _end_with_loop(demand: Demand) -> None:
-    """Wait for the loop's end, which cancels all tasks: the source is gone with it, even between two reads."""
-    try:
-        await asyncio.Event().wait()
-    finally:
-        demand.end()
-
-
-def _cancelled(future: Future[None]) -> bool:
-    try:
-        future.result(timeout=0)
-    except CancelledError:
-        return True
-    return False
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.inputs: list[object] = []
+        self.done: Future[None] = Future()
 
 
 def check_source(source: object) -> Iterable[object] | AsyncIterable[object]:

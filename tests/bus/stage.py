@@ -360,7 +360,9 @@ class Stage:
             self._check_newest(reader, least)
         if not stats.missed and least == most:
             expected = list(self._filter(reader, least))
-            assert seqs == [line.seq for line in expected][: len(seqs)], "a filter let through what it should not"
+            assert seqs == [line.seq for line in expected][: len(seqs)], (
+                f"a filter let through what it should not: {reader} saw {seqs} of {least}"
+            )
             assert not reader.complete or len(seqs) == len(expected), "a filter kept out what it should not"
 
     def _begin(self, reader: Reader) -> tuple[int, int]:

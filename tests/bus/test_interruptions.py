@@ -9,7 +9,7 @@ from lineside.bus import Bus
 from .support import Beat, Tick, numbers, run_script
 
 SIGNALS = """
-import signal, threading
+import itertools, signal
 from lineside.bus import Bus
 from lineside.schemas import Event
 
@@ -21,14 +21,16 @@ class Alarm(Event):
 
 ALARMS = 2000
 got = []
-alarms = 0
+alarms = itertools.count()
+rung = 0
 
-def interrupt(number, frame):
-    global alarms
-    bus.publish(Alarm if alarms % 3 else Tick, n=-alarms)
+def interrupt(number, frame):  # which may itself be interrupted
+    global rung
+    n = next(alarms)
+    bus.publish(Alarm if n % 3 else Tick, n=-n)
     bus.stats()
-    alarms += 1
-    if alarms == ALARMS:
+    rung += 1
+    if n == ALARMS:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 published = 0
@@ -37,28 +39,30 @@ with Bus(window=1024) as bus:
     signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     with bus.stream(Alarm) as stream:
-        while alarms < ALARMS:  # every kind of thing that the interrupted thread may be in the middle of
+        while rung < ALARMS:  # every kind of thing that the interrupted thread may be in the middle of
             for _ in range(20):
                 published += 1
                 bus.publish(Tick, n=published)
             next(stream)
             with bus.subscribe(len, Tick, where=lambda event: False):
                 bus.drain()
+    signal.setitimer(signal.ITIMER_REAL, 0)
     bus.drain()
     bus.drain()
     stats = subscription.stats
-    assert stats.delivered == len(got)
-    assert stats.delivered + stats.missed == bus.position >= published + ALARMS, (stats, published)
+    assert stats.delivered == len(got), stats
+    assert stats.delivered + stats.missed == bus.position, (stats, bus.position)
+    assert bus.position >= published + rung, (bus.position, published, rung)
     own = [event.n for event in got if isinstance(event, Tick) and event.n > 0]
     assert own == sorted(own)
-    interrupted = [-event.n for event in got if isinstance(event, Alarm)]
-    assert interrupted == sorted(interrupted)
-print(alarms, "signals")
+    interrupting = [event.n for event in got if event.type == "Alarm"]
+    assert len(interrupting) == len(set(interrupting))
+print("no signal was too much")
 """
 
 
 def test_publishing_from_a_signal_handler_at_two_kilohertz_neither_hangs_nor_mixes_the_order() -> None:
-    assert run_script(SIGNALS, timeout=110).stdout == "2000 signals\n"
+    assert run_script(SIGNALS, timeout=110).stdout == "no signal was too much\n"
 
 
 class Witness:

@@ -295,6 +295,32 @@ def test_a_loop_that_ends_under_its_reader_releases_the_predictor(bus: Bus) -> N
     assert len(list(streams[0])) <= len(taken)
 
 
+@pytest.mark.parametrize("orderly", [True, False], ids=["orderly", "abruptly"])
+def test_a_loop_that_ends_while_its_source_is_read_releases_the_predictor(orderly: bool) -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    async def read(bus: Bus, turns: int) -> PredictStream[int]:
+        stream = doubler(bus, batch_size=1).stream(source())
+        reading = asyncio.ensure_future(anext(stream))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        reading.cancel()
+        return stream
+
+    for turns in range(1, 20):
+        with Bus() as bus:
+            if orderly:
+                stream = asyncio.run(read(bus, turns))
+            else:
+                loop = asyncio.new_event_loop()
+                stream = loop.run_until_complete(read(bus, turns))
+                loop.close()
+            assert isinstance(events_of_run(bus)[-1], RunEnd)
+            stream.close()
+
+
 async def test_after_a_timeout_a_reader_reads_on_without_loss() -> None:
     gate = asyncio.Event()
 
