@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 import warnings
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from .bell import Bell
 from .entry import Command, Entry, LateEntry
-from .serving import serving
+from .serving import reading, serving
+
+logger = logging.getLogger("lineside.bus")
 
 GIVE_WAY_SECONDS = 0.05
 """Longest wait of one publish while the sequencer, which waits for nobody, catches up with a flood."""
+LONG_SECONDS = 10.0
+"""Wait of a publish for a subscription after which a warning says who waits for whom."""
 
 
 class Inbox(deque[Entry | LateEntry | Command]):
@@ -32,7 +38,8 @@ class Inbox(deque[Entry | LateEntry | Command]):
         super().__init__()
         self.asleep = True
         self.limit = self.overlong = limit
-        self.stalled = False
+        self.stalled: Sequence[str] = ()
+        """Names of the subscriptions that publishers wait for; none if they may go on."""
         self.refused: int = 0
         self.owner: int | None = None
         self.bell = Bell()
@@ -47,10 +54,10 @@ class Inbox(deque[Entry | LateEntry | Command]):
         """Wake the sequencer."""
         self.bell.ring()
 
-    def stall(self, stalled: bool) -> None:
-        """Have publishers wait (`stalled`) for a subscription that asked for it, or let them go on."""
-        self.stalled = stalled
-        self.limit = 0 if stalled else self.overlong
+    def stall(self, readers: Sequence[str]) -> None:
+        """Have publishers wait for the subscriptions of these names, which asked for it; with none, let them go on."""
+        self.stalled = readers
+        self.limit = 0 if readers else self.overlong
 
     def give_way(self) -> None:
         """Wait until the sequencer has caught up. Called by a publisher that found the inbox overlong.
@@ -59,12 +66,22 @@ class Inbox(deque[Entry | LateEntry | Command]):
         """
         if self.owner == threading.get_ident():
             return
-        # A loop must not be stopped for a subscription that may live on it, nor a callback for itself.
-        may_block = serving.get() is None and not _on_a_loop()
-        deadline = time.monotonic() + GIVE_WAY_SECONDS
+        # A loop must not be stopped for a subscription that may live on it, nor a reader for itself.
+        may_block = serving.get() is None and not reading() and not _on_a_loop()
+        begin = time.monotonic()
+        warned = False
         while len(self) > self.limit // 2:  # half: or it would wait again at the next publish
-            if not (self.stalled and may_block) and (self.stalled or time.monotonic() > deadline):
+            waited = time.monotonic() - begin
+            if not (self.stalled and may_block) and (self.stalled or waited > GIVE_WAY_SECONDS):
                 return
+            if waited > LONG_SECONDS and not warned:
+                warned = True
+                logger.warning(
+                    "thread %r has waited %.0f s to publish: %s asked for it with overflow='wait' and did not read on",
+                    threading.current_thread().name,
+                    waited,
+                    " or ".join(self.stalled),
+                )
             self.ring()
             time.sleep(0.0005)
 

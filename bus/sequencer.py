@@ -307,7 +307,7 @@ class Sequencer:
             room = 0  # or each event that is read would let one in, at the price of three wake-ups
         self._blocked = room <= 0
         if self._blocked or stalled:
-            self.inbox.stall(self._blocked)
+            self.inbox.stall([reader.name for reader in readers] if self._blocked else ())
         for reader in readers if self._blocked else ():
             reader.urgent = True  # somebody waits for it now
         return room

@@ -71,6 +71,12 @@ class Source:
         if len(inbox) > inbox.limit:
             inbox.give_way()
 
+    def announce(self, event: type[Event], /, **fields: Any) -> None:
+        """Publish for a subscription, which must not wait: publishers may be waiting for it."""
+        entry = (event, fields, self, _monotonic())
+        self._inbox.append(entry)
+        self._inbox.ring()
+
     def publish_when(self, pending: Pending, event: type[Event], /, **fields: Any) -> None:
         """Publish `event` now, in order, to be built once `pending` knows the rest of its fields."""
         inbox = self._inbox

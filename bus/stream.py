@@ -11,7 +11,9 @@ from typing import Generic, Self, TypeVar, cast
 
 from ..schemas import Event, RunEnd
 from .bell import Bell
+from .policy import Overflow
 from .portal import Portal
+from .serving import read_here
 from .subscription import Subscription, SubscriptionStats
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -84,6 +86,8 @@ class Stream(Generic[E_co]):
         return self
 
     def __next__(self) -> E_co:
+        if self._subscription.policy.overflow is Overflow.WAIT:
+            read_here(self._subscription)
         while True:
             event = self._pop()
             if event is not None:

@@ -257,7 +257,7 @@ class Subscription:
 
     def _announce(self, gap: Gap) -> None:
         self._warn_of(gap)
-        self._source.publish(
+        self._source.announce(
             EventsMissed,
             subscription=self.name,
             count=gap.count,
@@ -309,7 +309,7 @@ class Subscription:
             exc_info=error,
         )
         if not issubclass(event, BusEvent):  # or a failing reader of failures would feed itself
-            self._source.publish(
+            self._source.announce(
                 SubscriberFailed,
                 subscription=self.name,
                 event=wire_name(event),

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -38,7 +38,7 @@ class Traffic(RuleBasedStateMachine):
 
     @initialize(window=st.sampled_from((4, 16, 64)), latency=st.sampled_from((0.0, 0.001, 0.02)))
     def open(self, window: int, latency: float) -> None:
-        self.stage = Stage(window=window, latency=latency, patience=20)
+        self.stage = Stage(window=window, latency=latency, patience=5)
 
     @rule(cls=CLASSES, count=st.integers(1, 30), as_instance=st.booleans())
     def publish(self, cls: type[Beat], count: int, as_instance: bool) -> None:
@@ -98,5 +98,5 @@ class Traffic(RuleBasedStateMachine):
 
 TestTraffic = pytest.mark.slow(Traffic.TestCase)
 TestTraffic.settings = settings(
-    max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=(Phase.generate,)
 )

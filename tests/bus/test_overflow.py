@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 
 import pytest
@@ -215,6 +216,69 @@ def test_a_callback_that_publishers_wait_for_may_fail(kind: Kind) -> None:
             bus.publish(Tick, n=n)
         bus.drain(PATIENCE)
     assert reader.stats.failed == 100
+
+
+def test_a_reader_of_a_stream_that_publishers_wait_for_may_publish_what_it_reads() -> None:
+    got: list[int] = []
+    with Bus() as bus, bus.stream(Tick, overflow="wait", backlog=1) as stream:
+        bus.publish(Tick, n=1)
+        for event in stream:
+            got.append(event.n)
+            if event.n < 100:
+                bus.publish(Tick, n=2 * event.n)
+                bus.publish(Tick, n=2 * event.n + 1)
+            if len(got) == 199:
+                break
+    assert sorted(got) == list(range(1, 200))
+
+
+def test_a_late_stream_that_publishers_wait_for_is_told_what_it_missed_without_waiting_for_itself() -> None:
+    got = list[Beat]()
+    with Bus(window=16) as bus:
+        for n in range(100):
+            bus.publish(Tick, n=n)
+        with bus.stream(Tick, since="start", overflow="wait", backlog=1) as stream:
+            bus.publish(Tick, n=100)
+            bus.publish(Tick, n=101)  # for which there is no room
+            for event in stream:
+                got.append(event)
+                if event.n == 101:
+                    break
+    assert numbers(got) == list(range(stream.missed, 102))
+    assert stream.missed >= 50
+
+
+class Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
+        self.said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = record.getMessage()
+        self.heard.set()
+
+
+def test_a_publisher_that_waits_long_says_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lineside.bus.inbox.LONG_SECONDS", 0.01)
+    listener, stuck = Listener(), Gated()
+    logging.getLogger("lineside.bus").addHandler(listener)
+    try:
+        with Bus(window=16) as bus:
+            bus.subscribe(stuck, Tick, overflow="wait", backlog=1, name="slow uploader")
+
+            def publish() -> None:
+                for n in range(100):
+                    bus.publish(Tick, n=n)
+
+            publisher = threading.Thread(target=publish, name="training")
+            publisher.start()
+            assert listener.heard.wait(PATIENCE)
+            stuck.open()
+            publisher.join()
+    finally:
+        logging.getLogger("lineside.bus").removeHandler(listener)
+    assert "thread 'training' has waited 0 s to publish: slow uploader asked for it" in listener.said
 
 
 async def test_a_loop_is_not_stopped_for_a_reader_that_lives_on_it() -> None:
