@@ -346,6 +346,7 @@ class Stage:
             assert (line.n, line.cls) == (event.n, type(event)), "an event has another's position"
         stats = reader.stats
         assert not reader.cancelled or stats.state == "cancelled", "a reader was not cancelled"
+        assert stats.state != "switched off", "a reader was switched off"
         assert reader.behaviour != "leave" or len(reader.calls) <= 3, "a reader was called after it was cancelled"
         assert stats.failed == reader.raised, "failures were not counted"
         assert stats.delivered + stats.failed == len(reader.calls), "a reader was called more or less than it says"

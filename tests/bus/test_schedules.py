@@ -18,7 +18,8 @@ SCHEDULES = int(os.environ.get("LINESIDE_SCHEDULES", "10000"))
 PROCESSES = 2
 
 
-@pytest.mark.soak
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_rules_hold_in_ten_thousand_random_schedules() -> None:
     first = random.randrange(1 << 30)
     each = SCHEDULES // PROCESSES
