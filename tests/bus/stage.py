@@ -204,10 +204,10 @@ class Stage:
         self, kind: Kind, cls: type[Event], behaviour: Behaviour = "note", *, gated: bool = False, **policy: Any
     ) -> Reader:
         reader = Reader(cls, cast("PolicyKeywords", policy), behaviour)
-        if not gated:
-            reader.gate.set()
         with self._between_marks(reader):
             reader.handle = collect(self.bus, kind, cls, self._act(reader), max_failures=10_000, **policy)
+            if not gated:
+                reader.gate.set()  # not before: its first call may cancel it
         self.readers.append(reader)
         return reader
 
