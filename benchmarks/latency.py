@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py [--quick] [--json FILE]
 
-Two classes of events: those that wake their readers at once, and those of a batch, which travel together (20 ms apart,
+Two classes of events: those that wake their readers at once, and those of a batch, which travel together (50 ms apart,
 unless a subscription asks for less). Each with and without slow neighbours: one async and one plain subscriber that
 sleep 5 ms at every event. The ratio is to `loop.call_soon_threadsafe` in the same rounds.
 """

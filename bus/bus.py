@@ -104,7 +104,7 @@ class Bus:
         latency: Seconds that events of a batch may wait for one another on their way to subscribers.
     """
 
-    def __init__(self, *, window: int = 4096, window_bytes: int = 64 << 20, latency: float = 0.02) -> None:
+    def __init__(self, *, window: int = 4096, window_bytes: int = 64 << 20, latency: float = 0.05) -> None:
         if window < 1 or window_bytes < 1 or not 0 <= latency < float("inf"):
             raise PolicyRefused(
                 f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}: expected positive sizes "

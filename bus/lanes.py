@@ -121,6 +121,11 @@ class Worker(Protocol):
         """Deal with the next batch; return whether there was any."""
         ...
 
+    @property
+    def patience(self) -> float | None:
+        """Longest sleep until it is asked to serve again, in seconds; None: until it is woken."""
+        ...
+
     def close(self) -> None:
         """The subscription is over. Called in the lane's thread."""
         ...
@@ -162,7 +167,7 @@ class ThreadLane:
         try:
             while subscription.open:
                 if not self._worker.serve() and subscription.open:
-                    self._bell.wait()
+                    self._bell.wait(self._worker.patience)
         except BaseException as error:
             subscription.die(f"its lane broke: {error!r}")
             raise
@@ -173,6 +178,8 @@ class ThreadLane:
 
 class Caller:
     """The worker for a plain callback: calls it in the lane's own thread."""
+
+    patience = None
 
     def __init__(self, subscription: Subscription, callback: object, call: SyncCall) -> None:
         self._subscription = subscription

@@ -50,6 +50,8 @@ class Log:
         self.sealed = False
         """Whether nothing will be appended any more."""
         self.chunks: tuple[Chunk, ...] = (Chunk(1),)
+        self.packed: dict[int, bytes] = {}
+        """Rows of the events that go to other processes, by position."""
 
     @property
     def tail(self) -> int:
@@ -85,6 +87,9 @@ class Log:
             yield oldest
             self.chunks = tuple(rest)
             self.weight -= oldest.weight
+            if self.packed:
+                for seq in range(oldest.first, oldest.last + 1):
+                    self.packed.pop(seq, None)
 
     def build(self, position: int, event: Item) -> None:
         """Put the event in place of the entry at `position`."""

@@ -1,54 +1,54 @@
-"""A parcel: a batch of events on its way to another process, as few and as plain objects as possible.
+"""A parcel: a batch of rows on its way to another process, each an event as plain bytes.
 
-Raw entries travel raw, and are built and validated where they arrive. What is the same for many events,
-their classes and sources, is sent once: pickling costs the sender's interpreter lock.
+Raw fields travel raw, and are built and validated where they arrive. The sequencer makes the row of an event
+while it has the raw fields at hand, once for all processes: pickling what pydantic has built takes ten times as long.
 """
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from ..schemas import Event, UnknownEvent, decode, encode
 from .entry import Entry, Signature, Signer, WallClock, kind, sign, wire_name
 
-Row: TypeAlias = tuple[int, int, dict[str, Any], int | None, int] | bytes
-"""Class (by place), position, fields, source (by place; None: the fields hold the envelope), time; or JSON."""
+Names: TypeAlias = tuple[str, str, str]
+"""Module, qualified name and wire name of an event class."""
+
+Row: TypeAlias = bytes
+"""An event's JSON, or a pickled tuple: `Names`, position, fields, signature (None: it is in the fields), time."""
+
+Parcel: TypeAlias = list[Row]
 
 
-class Parcel(NamedTuple):
-    """The rows, and what they refer to."""
-
-    classes: list[tuple[str, str, str]]
-    """Module, qualified name and wire name."""
-    signatures: list[Signature]
-    rows: list[Row]
+def names_of(cls: type[Event]) -> Names:
+    """Return how another process finds `cls`."""
+    return cls.__module__, cls.__qualname__, wire_name(cls)
 
 
-def pack(items: Iterable[tuple[int, Event | Entry]]) -> Parcel:
-    """Return `items`, positions and what the log holds there, in the form in which they travel."""
-    classes: dict[type[Event], int] = {}
-    signers: dict[Signer, int] = {}
-    rows: list[Row] = []
-    for seq, item in items:
-        cls = kind(item)
-        if cls.__module__ == "__main__":  # which the other process cannot import
-            rows.append(encode(item if isinstance(item, Event) else _build(seq, item)))
-        elif isinstance(item, Event):
-            rows.append((classes.setdefault(cls, len(classes)), seq, dict(item.__dict__), None, 0))
-        else:
-            what, fields, signer, when = item
-            if isinstance(what, Event):
-                fields = dict(what.__dict__)
-            place = signers.setdefault(signer, len(signers))
-            rows.append((classes.setdefault(cls, len(classes)), seq, fields, place, when))
-    return Parcel(
-        [(cls.__module__, cls.__qualname__, wire_name(cls)) for cls in classes],
-        [Signature(signer.run, signer.attempt, signer.rank, signer.started) for signer in signers],
-        rows,
-    )
+def travels_raw(cls: type[Event]) -> bool:
+    """Return whether another process can import `cls`; if not, its events travel built, as JSON."""
+    return cls.__module__ != "__main__"
+
+
+def raw_row(names: Names, seq: int, fields: dict[str, Any], signer: Signer, when: int) -> Row:
+    """Return the row of raw fields; raises whatever pickling them does."""
+    signature = (signer.run, signer.attempt, signer.rank, signer.started)
+    return pickle.dumps((names, seq, fields, signature, when), pickle.HIGHEST_PROTOCOL)
+
+
+def row(seq: int, item: Event | Entry) -> Row:
+    """Return the row of what the log holds at position `seq`."""
+    cls = kind(item)
+    if not travels_raw(cls):
+        return encode(item if isinstance(item, Event) else _build(seq, item))
+    if isinstance(item, Event):
+        return pickle.dumps((names_of(cls), seq, dict(item.__dict__), None, 0), pickle.HIGHEST_PROTOCOL)
+    what, fields, signer, when = item
+    return raw_row(names_of(cls), seq, dict(what.__dict__) if isinstance(what, Event) else fields, signer, when)
 
 
 def _build(seq: int, entry: Entry) -> Event:
@@ -61,26 +61,24 @@ def _build(seq: int, entry: Entry) -> Event:
 class Unpacker:
     """Makes the events of a parcel, one at a time, so that one that cannot be made does not cost the others."""
 
-    def __init__(self, parcel: Parcel) -> None:
-        self._classes = [_import(*names) for names in parcel.classes]
-        self._names = [name for _, _, name in parcel.classes]
-        self._signatures: Sequence[Signature] = parcel.signatures
+    def __init__(self) -> None:
         self._clock = WallClock()
 
     def event(self, row: Row) -> Event:
         """Return the event in `row`; of a class that cannot be imported here, an `UnknownEvent`."""
-        if isinstance(row, bytes):
+        if row.startswith(b"{"):
             return decode(row)
-        place, seq, fields, signer, when = row
-        cls = self._classes[place]
+        names, seq, fields, signature, when = pickle.loads(row)
+        cls = _import(*names)
         if cls is UnknownEvent:
-            fields.setdefault("type", self._names[place])
+            fields.setdefault("type", names[-1])
         event = cls.model_validate(fields)
-        if signer is not None:
-            sign(event, self._signatures[signer], seq, when, self._clock)
+        if signature is not None:
+            sign(event, Signature(*signature), seq, when, self._clock)
         return event
 
 
+@cache
 def _import(module: str, qualname: str, _: str) -> type[Event]:
     try:
         found: Any = sys.modules.get(module) or import_module(module)

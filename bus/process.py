@@ -1,7 +1,7 @@
 """The process lane: a callback in a process of its own, out of the training loop's interpreter lock.
 
-A thread feeds the process in batches over a pipe and waits for its word on each batch before the
-next, so what the process has not confirmed is known, and is sent again to a new process if it dies.
+A thread feeds the process in batches over a pipe and keeps what the process has not confirmed, which is sent
+again to a new process if it dies.
 Raw entries are sent as they are: the other process builds and validates the payloads.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple, TypeAlias
 from ..schemas import ErrorInfo, Event
 from .entry import Entry, kind
 from .errors import CallbackRefused, CallbackTimeout, SidecarDied
-from .parcel import pack
-from .policy import Policy
+from .parcel import Parcel, row
+from .policy import Overflow, Policy
 from .subscription import RemoteFailure, Subscription
 
 Items: TypeAlias = list[tuple[int, Event | Entry]]
@@ -33,6 +34,10 @@ EXIT_SECONDS = 2.0
 """How long a process may take to finish after its last event."""
 START_SECONDS = 60.0
 """How long it may take to import the callback."""
+LISTEN_SECONDS = 0.1
+"""Time between two looks for reports while nothing is published."""
+PIPE_BYTES = 32 << 10
+"""What surely fits into a pipe."""
 
 
 class Job(NamedTuple):
@@ -117,6 +122,10 @@ class Sidecar:
             raise TimeoutError
         return pickle.loads(self._in.recv_bytes())
 
+    def reported(self, timeout: float = 0.0) -> bool:
+        """Return whether a message has come, or comes within `timeout` seconds."""
+        return self._in.poll(timeout)
+
     def kill(self) -> None:
         """End it now."""
         self._process.kill()
@@ -137,62 +146,114 @@ class Sidecar:
 
 
 class Feeder:
-    """The worker of a process lane: feeds the process, supervises it, and accounts for what it did."""
+    """The worker of a process lane: feeds the process, supervises it, and accounts for what it did.
+
+    It does not wait for reports, but hears them when it next has something to send: each wake-up of this thread is a
+    hand-over of the interpreter lock. Where somebody waits for the process, it waits too.
+    """
 
     def __init__(self, subscription: Subscription, callback: bytes) -> None:
         self._subscription = subscription
-        self._job = Job(sys.path, subscription.name, callback, _portable(subscription.policy))
+        policy = subscription.policy
+        self._job = Job(sys.path, subscription.name, callback, _portable(policy))
+        self._at_once = policy.timeout is not None or policy.overflow is Overflow.WAIT
         self._sidecar: Sidecar | None = None
         self._careful = False
+        self._unsent: Items = []
+        self._unconfirmed: deque[tuple[int, Event | Entry]] = deque()
+        self._bytes = 0
+        """Size of what was sent since the process had confirmed everything."""
         self._guard = threading.Lock()
         self._abandoned = False
 
+    @property
+    def patience(self) -> float | None:
+        """See `Worker.patience`."""
+        return LISTEN_SECONDS if self._unconfirmed else None
+
     def serve(self) -> bool:
-        """Have the process deal with the next batch; return whether there was any."""
-        items = self._subscription.take_items()
-        if not items:
-            return False
+        """Hear what the process has done and send it the next batch; return whether there was any."""
         begin = time.perf_counter()
-        rest = items
-        while rest and self._subscription.open:
-            rest = self._attempt(rest)
-        self._subscription.seconds += time.perf_counter() - begin
-        if self._subscription.open:
-            self._subscription.settle(items[-1][0])
+        try:
+            self._listen()
+            return self._feed()
+        except TimeoutError:
+            self._give_up(self._unconfirmed.popleft(), "timeout")
+            self._take_back()
+        except (EOFError, OSError):
+            self._recover()
+        finally:
+            self._subscription.seconds += time.perf_counter() - begin
         return True
 
-    def _attempt(self, items: Items) -> Items:
-        """Send `items` and hear about each; return those that a new process has to do."""
-        done = 0
-        try:
-            sidecar = self._ready()
-            if sidecar is None:
-                return []
-            sidecar.send((self._careful or self._subscription.policy.timeout is not None, pack(items)))
-            while done < len(items) and self._subscription.open:
-                done += self._hear(sidecar, items[done])
-            self._careful = False
-        except TimeoutError:
-            self._give_up(items[done], "timeout")
-            done += 1
-        except (EOFError, OSError):
-            culprit = self._careful
-            self._careful = True
-            if culprit:  # it died twice, the second time on an event that is known
-                self._give_up(items[done], "death")
-                done += 1
-            else:
-                self._end()
-        return items[done:]
+    def _feed(self) -> bool:
+        if not self._unsent:
+            self._unsent = self._subscription.take_items()
+        if not self._unsent:
+            if not self._unconfirmed:
+                self._subscription.rest()
+            return False
+        sidecar = self._ready()
+        if sidecar is None:
+            return False
+        parcel = self._pack(self._unsent)
+        size = sum(map(len, parcel))
+        # The process may be writing reports that nobody reads while we write: what it has not read must fit the pipe.
+        if self._unconfirmed and self._bytes + size > PIPE_BYTES:
+            self._hear(sidecar)
+            return True
+        items, self._unsent = self._unsent, []
+        self._unconfirmed += items
+        self._bytes += size
+        sidecar.send((self._careful or self._subscription.policy.timeout is not None, parcel))
+        return True
 
-    def _hear(self, sidecar: Sidecar, item: tuple[int, Event | Entry]) -> int:
-        """Wait for word of the process; return how many events it has dealt with."""
+    def _pack(self, items: Items) -> Parcel:
+        packed = self._subscription.cursor.log.packed
+        return [packed.get(seq) or row(seq, item) for seq, item in items]
+
+    def _listen(self) -> None:
+        """Hear the reports that have come, and where somebody waits for them, those to come."""
+        sidecar = self._sidecar
+        while sidecar is not None and self._unconfirmed and self._subscription.open:
+            if not (self._at_once or self._careful or self._subscription.waiters) and not sidecar.reported():
+                return
+            self._hear(sidecar)
+
+    def _hear(self, sidecar: Sidecar) -> None:
+        """Wait for word of the process, and account for the events it has dealt with."""
         word, detail = sidecar.receive(self._subscription.policy.timeout)
         if word == "done":
             self._subscription.delivered += detail
-            return int(detail)
-        self._subscription.fail(kind(item[1]), item[0], RemoteFailure(ErrorInfo.model_validate(detail)))
-        return 1
+            confirmed = [self._unconfirmed.popleft() for _ in range(detail)]
+        else:
+            confirmed = [self._unconfirmed.popleft()]
+            seq, item = confirmed[0]
+            self._subscription.fail(kind(item), seq, RemoteFailure(ErrorInfo.model_validate(detail)))
+        self._careful = self._careful and bool(self._unconfirmed)
+        self._settle(confirmed[-1][0])
+
+    def _settle(self, position: int) -> None:
+        if not self._unconfirmed:
+            self._bytes = 0
+        if self._subscription.open:
+            self._subscription.settle(position)
+
+    def _recover(self) -> None:
+        """The process died: find out at which event by having the next one tell of each, or leave that event out."""
+        if self._careful and self._unconfirmed:
+            culprit = self._unconfirmed.popleft()
+            self._give_up(culprit, "death")
+        else:
+            self._end()
+        self._careful = True
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Have a new process do what the last one has not confirmed."""
+        self._unsent = [*self._unconfirmed, *self._unsent]
+        self._unconfirmed.clear()
+        self._bytes = 0
 
     def _give_up(self, item: tuple[int, Event | Entry], cause: str) -> None:
         name, timeout = self._subscription.name, self._subscription.policy.timeout
@@ -201,6 +262,7 @@ class Feeder:
         status = self._end()
         error = CallbackTimeout(name, timeout or 0) if cause == "timeout" else SidecarDied(name, status)
         self._subscription.fail(kind(item[1]), item[0], error)
+        self._settle(item[0])
 
     def _ready(self) -> Sidecar | None:
         """Return the process, started if need be; None where that failed for good."""
@@ -225,7 +287,11 @@ class Feeder:
         return sidecar.close() if sidecar is not None else ""
 
     def close(self) -> None:
-        """Let the process finish and end."""
+        """Let the process finish, hear what it did, and end it."""
+        if self._sidecar is not None and self._subscription.state != "switched off":
+            with contextlib.suppress(TimeoutError, EOFError, OSError):
+                while self._unconfirmed and self._sidecar.reported(EXIT_SECONDS):
+                    self._hear(self._sidecar)
         self._end()
 
     def abandon(self) -> None:

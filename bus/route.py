@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..schemas import Event
+from .parcel import names_of, travels_raw
 from .policy import Overflow
 from .subscription import Subscription
 
@@ -40,7 +41,7 @@ os.register_at_fork(
 class Route:
     """The readers of one event class, and how to build its events. Made anew when a subscription comes or goes."""
 
-    __slots__ = ("build", "cls", "flat", "last", "offered", "readers", "validate", "waiting")
+    __slots__ = ("build", "cls", "flat", "last", "names", "offered", "readers", "validate", "waiting")
 
     def __init__(self, cls: type[Event], readers: Sequence[Subscription]) -> None:
         self.cls = cls
@@ -49,6 +50,9 @@ class Route:
         """Those that publishers wait for."""
         self.build = any(reader.lane != "process" or reader.admits is not None for reader in readers)
         """Whether anybody in this process wants the payload."""
+        travels = travels_raw(cls) and any(reader.lane == "process" for reader in readers)
+        self.names = names_of(cls) if travels else None
+        """Where its events go to other processes: how they find the class there."""
         self.validate = _validator(cls)
         self.flat = _holds_numbers_only(cls)
         """Whether all events of the class weigh about the same, so that none need be weighed."""

@@ -21,6 +21,7 @@ from ..schemas import Event, EventsMissed
 from .entry import Entry, Item, LateEntry, WallClock, kind, sign
 from .inbox import ClosedInbox, Inbox, retire
 from .log import FLAT_BYTES, Log, weigh
+from .parcel import Names, raw_row
 from .policy import Overflow
 from .route import Route
 from .source import Source
@@ -231,6 +232,8 @@ class Sequencer:
                     room -= 1
                 inbox.popleft()
                 seq += 1
+                if route.names and cls is what:
+                    weight += self._pack(route.names, seq, entry)
                 item = self._build(route, entry, seq, clock) if route.build else entry
                 items.append(item)
                 if route.waiting and item is not None:
@@ -241,6 +244,15 @@ class Sequencer:
                 touched[cls] = route
         finally:
             self.log.extend(items, weight + FLAT_BYTES * len(items))
+
+    def _pack(self, names: Names, seq: int, entry: Entry) -> int:
+        """Keep what goes to other processes, while the fields are raw; return its weight."""
+        _, fields, source, when = entry
+        try:
+            row = self.log.packed[seq] = raw_row(names, seq, fields, source, when)
+        except Exception:  # they may be picklable once they are validated
+            return 0
+        return len(row)
 
     def _obey(self, command: Callable[[], None]) -> None:
         try:

@@ -71,9 +71,9 @@ def _watch_parent() -> None:
 
 def _serve(call: Callable[[Event], object], parcel: Parcel, out: Connection, pause: float) -> None:
     """Call back with each event, and report how far it got every `pause` seconds."""
-    unpacker = Unpacker(parcel)
+    unpacker = Unpacker()
     done, reported = 0, time.monotonic()
-    for row in parcel.rows:
+    for row in parcel:
         try:
             call(unpacker.event(row))
             done += 1

@@ -197,10 +197,16 @@ class Subscription:
 
     def take(self) -> list[Any]:
         """Return the next events of its types; none means there are none now. Announces a gap before them."""
-        return self._take(lambda: [event for _, event in self._newest()], self.cursor.take, BATCH)
+        events = self._take(lambda: [event for _, event in self._newest()], self.cursor.take, BATCH)
+        if not events:
+            self.rest()
+        return events
 
     def take_items(self) -> list[tuple[int, Event | Entry]]:
-        """Like `take`, with positions and with entries that nobody had built, and filtered already."""
+        """Like `take`, with positions and with entries that nobody had built, and filtered already.
+
+        Call `rest` when none are left and all that were taken have been dealt with.
+        """
         while items := self._take(self._newest, self.cursor.take_any, LARGE_BATCH):
             admitted = [item for item in items if self.admits is None or self._admits(cast(Event, item[1]))]
             if admitted:
@@ -213,9 +219,12 @@ class Subscription:
         items = newest() if self.cursor.keeps else pull(limit)
         for gap in self.cursor.gaps():
             self._announce(gap)
-        if not items:
-            self.settle(min(self.cursor.position, self.cursor.log.head))  # it may not have begun
         return items
+
+    def rest(self) -> None:
+        """Say that everything that was taken was dealt with."""
+        if self.open:
+            self.settle(min(self.cursor.position, self.cursor.log.head))  # it may not have begun
 
     def _newest(self) -> list[tuple[int, Event | Entry]]:
         newest: dict[type, tuple[int, Event | Entry]] = {}

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -140,6 +141,36 @@ def test_many_failures_there_switch_it_off(workers: Any) -> None:
             bus.publish(workers.Job, n=1)
         bus.drain()
         assert (subscription.stats.failed, subscription.stats.state) == (2, "switched off")
+
+
+def test_a_flood_of_failures_there_blocks_neither_side(workers: Any) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.fail, workers.Job, lane="process", latency=0, max_failures=10_000)
+        for _ in range(2000):
+            bus.publish(workers.Job, n=1)
+        bus.drain(PATIENCE)
+        assert subscription.stats.failed == 2000
+
+
+def test_what_was_done_there_is_counted_though_nobody_asks(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        bus.publish(workers.Job, n=1)
+        deadline = time.monotonic() + PATIENCE
+        while not subscription.stats.delivered:
+            assert time.monotonic() < deadline
+    assert len(lines(log)) == 1
+
+
+def test_what_was_done_there_before_a_cancel_is_counted(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process", latency=0)
+        for n in range(100):
+            bus.publish(workers.Job, n=n)
+            if n == 50:
+                bus.drain(PATIENCE)
+        subscription.cancel()
+    assert subscription.stats.delivered == len(lines(log)) >= 51
 
 
 def test_a_call_there_is_tried_again_if_asked_for(workers: Any, log: Path) -> None:
