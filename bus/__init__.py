@@ -15,7 +15,7 @@ from .errors import (
     WouldDeadlock,
 )
 from .pending import Pending
-from .policy import Lane, Overflow, Policy, PolicyKeywords
+from .policy import Lane, Mark, Overflow, Policy, PolicyKeywords
 from .source import Source
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
@@ -31,6 +31,7 @@ __all__ = [
     "CloseReport",
     "DrainTimeout",
     "Lane",
+    "Mark",
     "NextTimeout",
     "Overflow",
     "Pending",

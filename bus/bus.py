@@ -26,7 +26,7 @@ from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefus
 from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
-from .policy import Lane, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
+from .policy import Lane, Mark, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
 from .portal import Portals
 from .process import Feeder, import_callback, pickle_callback
 from .sequencer import Sequencer
@@ -290,10 +290,23 @@ class Bus:
         """Position of the newest numbered event; ``since=bus.position`` begins after it."""
         return self._log.head
 
+    def mark(self) -> Mark:
+        """Return a mark behind everything published before the call: ``since=mark`` begins there.
+
+        Unlike `position`, it knows of events that were published and not numbered yet.
+        """
+        mark = Mark()
+        self._inbox.command(lambda: self._sequencer.note(mark))
+        return mark
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that async callbacks run on; a thread with one is started on demand."""
         return self._portals.default().loop
+
+    def serves(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Return whether async callbacks run on `loop`. Unlike asking for `loop`, this starts none."""
+        return self._portals.serves(loop)
 
     # -- waiting and closing -----------------------------------------------------------------------
 
@@ -337,7 +350,7 @@ class Bus:
         self._refuse_own_callback(what)
         if threading.current_thread() is self._thread:
             raise WouldDeadlock(f"{what}() inside a validator or a pending value would wait for the caller")
-        if self._portals.serves(asyncio._get_running_loop()):
+        if self.serves(asyncio._get_running_loop()):
             raise WouldDeadlock(f"{what}() would stop the event loop that it waits for; use {instead}")
 
     def _refuse_own_callback(self, what: str) -> None:

@@ -39,6 +39,16 @@ class Overflow(StrEnum):
 Where = Callable[[Any], bool]
 
 
+class Mark:
+    """A place in the log, behind everything that was published before it was made: see `Bus.mark`."""
+
+    __slots__ = ("position",)
+
+    def __init__(self) -> None:
+        self.position = 0
+        """Known once the sequencer has come to it; whatever it does later for the maker of the mark is behind it."""
+
+
 class Policy(BaseModel, frozen=True):
     """The checked keywords of a subscription. `PolicyKeywords` has the same for type checkers."""
 
@@ -50,8 +60,8 @@ class Policy(BaseModel, frozen=True):
     every: int = Field(default=1, ge=1, description="Only every n-th event.")
     once: bool = Field(default=False, description="Only the first event.")
     run: str | None = Field(default=None, description="Only events of this run.")
-    since: Literal["now", "start"] | NonNegativeInt = Field(
-        "now", description="Where to begin: now, at the oldest event in memory, or after a position."
+    since: Literal["now", "start"] | NonNegativeInt | Mark = Field(
+        "now", description="Where to begin: now, at the oldest event in memory, after a position or at a mark."
     )
     overflow: Overflow = Field(default=Overflow.DROP, description="What happens when it falls behind.")
     backlog: int | None = Field(default=None, ge=1, description="With `wait`: unread events that stop the publisher.")
@@ -75,7 +85,7 @@ class PolicyKeywords(TypedDict, total=False):
     every: int
     once: bool
     run: str | None
-    since: Literal["now", "start"] | int
+    since: Literal["now", "start"] | int | Mark
     overflow: Literal["drop", "latest", "wait"] | Overflow
     backlog: int
     latency: float

@@ -22,7 +22,7 @@ from .entry import Entry, Item, LateEntry, WallClock, kind, sign
 from .inbox import ClosedInbox, Inbox, retire
 from .log import FLAT_BYTES, Log, weigh
 from .parcel import Names, raw_row
-from .policy import Overflow
+from .policy import Mark, Overflow
 from .route import Route
 from .source import Source
 from .subscription import Subscription
@@ -71,6 +71,7 @@ class Sequencer:
     def add(self, subscription: Subscription) -> None:
         """Begin to serve `subscription` with what is published from here on, or from its `since`."""
         since = subscription.policy.since
+        since = since.position if isinstance(since, Mark) else since
         subscription.latency = self.latency if subscription.policy.latency is None else subscription.policy.latency
         self._serve((*self.subscriptions, subscription))
         head = self.log.head
@@ -81,6 +82,10 @@ class Sequencer:
             subscription.cursor.goal = head
             self._hungry[subscription] = None
         subscription.cursor.start(position)  # last: a stream may be read by another thread at once
+
+    def note(self, mark: Mark) -> None:
+        """Say where `mark` is: here."""
+        mark.position = self.log.head
 
     def remove(self, subscription: Subscription) -> None:
         """Serve `subscription` no more."""

@@ -61,7 +61,7 @@ from .predictor import Predictor
 from .recipe import IncompleteRecipe, Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
-from .runner import Ending, Runner
+from .runner import Ending, ReadyRunner, Runner
 from .train.checkpoint import load_weights
 from .trainer import Trainer
 from .validator import Validator
@@ -110,6 +110,7 @@ __all__ = [
     "PredictResult",
     "PredictStream",
     "Predictor",
+    "ReadyRunner",
     "Recipe",
     "ResultMismatch",
     "Run",

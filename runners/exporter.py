@@ -23,12 +23,12 @@ from .export.example import Example
 from .export.formats import FORMATS, Loaded, capture, require
 from .export.quiet import quiet
 from .inference import check_model, devices_of, evaluating, placed, resolve_device
-from .runner import Runner
+from .runner import ReadyRunner
 
 __all__ = ["ExportConfig", "ExportResult", "Exporter"]
 
 
-class Exporter(Runner[ExportConfig, ExportResult]):
+class Exporter(ReadyRunner[ExportConfig, ExportResult]):
     """Exports a module to a `torch.export` archive (.pt2) or an ONNX file, with an open batch dimension.
 
     The phases, each an `ExportPhase`: `capture` the graph, `lower` it to the format (ONNX only: an archive keeps

@@ -6,9 +6,8 @@ import asyncio
 import concurrent.futures
 import inspect
 import math
-import threading
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
@@ -125,7 +124,6 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self._batch: PredictBatch | None = None
         self.device = resolve_device(self.config.device)
         self._prediction: Prediction[R] = Prediction(())
-        self._asked_for = threading.local()
 
     # ---- for everybody
 
@@ -154,22 +152,27 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             before_blocking=partial(self._refuse_to_hold_up_loop, prediction),
         )
 
-    # A prediction needs a source, which the runners that are given their data when they are made do not.
-    def run(self, source: Iterable[Any]) -> PredictResult[R]:  # type: ignore[override]
-        """Predict in the calling thread and return all results. See `Runner.run`.
+    def run(self, source: Iterable[Any]) -> PredictResult[R]:
+        """Predict in the calling thread and return all results.
+
+        In the main thread, SIGINT and SIGTERM stop the run at the next batch; a second SIGINT raises KeyboardInterrupt.
 
         Raises:
+            RunnerBusy: a run of this runner is in progress.
+            WouldDeadlock: this thread runs the loop that the bus's callbacks need.
             SourceUnusable: `source` is nothing to take inputs from, or is asynchronous.
         """
         prediction: Prediction[R] = Prediction(check_synchronous(source, "use `start(source)`"))
         self._wait_for_abandoned()
-        with self._asking_for(prediction):
-            return super().run()
+        return self._run(partial(self._begin_prediction, prediction))
 
-    def start(self, source: Iterable[Any] | AsyncIterable[Any]) -> Run[PredictResult[R]]:  # type: ignore[override]
-        """Predict in a worker thread and return its handle at once; the result has all results. See `Runner.start`.
+    def start(self, source: Iterable[Any] | AsyncIterable[Any]) -> Run[PredictResult[R]]:
+        """Predict in a worker thread and return its handle at once; the result has all results.
+
+        Async hooks run on the loop of the caller, if any.
 
         Raises:
+            RunnerBusy: a run of this runner is in progress.
             SourceUnusable: `source` is nothing to take inputs from.
         """
         self._wait_for_abandoned()
@@ -255,19 +258,9 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     # ---- how a run begins and ends
 
-    @contextmanager
-    def _asking_for(self, prediction: Prediction[R]) -> Generator[None]:
-        """Have the run that the calling thread begins in this block do `prediction`."""
-        self._asked_for.prediction = prediction
-        try:
-            yield
-        finally:
-            del self._asked_for.prediction
-
-    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        prediction: Prediction[R] = self._asked_for.prediction
+    def _begin_prediction(self, prediction: Prediction[R], loop: asyncio.AbstractEventLoop | None) -> None:
         # A reader who blocks his thread blocks the loop in it, so async hooks cannot run there.
-        super()._begin(None if prediction.blocks else loop)
+        self._begin(None if prediction.blocks else loop)
         self._prediction = prediction
         self._control = prediction.control = PredictControl(prediction.demand)
 
@@ -288,8 +281,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             await asyncio.wait([asyncio.wrap_future(over)], timeout=CLOSE_TIMEOUT)
 
     def _start_prediction(self, prediction: Prediction[R]) -> Run[PredictResult[R]]:
-        with self._asking_for(prediction):
-            return super().start()
+        return self._start(partial(self._begin_prediction, prediction))
 
     def _begin_stream(self, prediction: StreamedPrediction[R]) -> Run[PredictResult[R]]:
         check_synchronous(prediction.source, "read the stream with `async for`")
@@ -307,7 +299,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         loop = running_loop()
         if loop is None or not (isinstance(prediction.source, AsyncIterable) or self._has_async_hooks()):
             return
-        if loop is ((None if prediction.blocks else self._loop) or self.bus.loop):
+        own = None if prediction.blocks else self._loop
+        if self.bus.serves(loop) if own is None else loop is own:
             raise WouldDeadlock(
                 "reading the stream with `for`",
                 "it would hold up the event loop that the predictor's async source or hooks run on",

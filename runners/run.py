@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 
 from typing_extensions import Unpack
 
-from ..bus import Bus, PolicyKeywords, Stream
+from ..bus import Bus, Mark, PolicyKeywords, Stream
 from ..schemas import Event
 from .control import Control
 from .errors import RunEnded, StageNotReached
@@ -39,11 +39,11 @@ class Run(Generic[R]):
     The error of a failed run that nobody ever asked for is logged.
     """
 
-    def __init__(self, id: str, bus: Bus, position: int, control: Control, holds: Holds) -> None:  # noqa: A002
+    def __init__(self, id: str, bus: Bus, begin: Mark, control: Control, holds: Holds) -> None:  # noqa: A002
         self.id = id
         """Id of the run."""
         self._bus = bus
-        self._position = position
+        self._begin = begin
         self._control = control
         self._holds = holds
         self._outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
@@ -143,7 +143,7 @@ class Run(Generic[R]):
 
         An iterator, an async iterator and a context manager; the keywords are those of `Bus.stream`.
         """
-        keywords: PolicyKeywords = {"since": self._position, **policy, "run": self.id}
+        keywords: PolicyKeywords = {"since": self._begin, **policy, "run": self.id}
         return self._bus.stream(*types, **keywords)
 
     @overload

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
-from ..bus import Bus, Source
+from ..bus import Bus, Mark, Source
 from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunEvent, RunStart
 from ..schemas.run import Kind
 from .config import RunnerConfig
@@ -35,6 +35,9 @@ R = TypeVar("R", bound=RunResult)
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
 
+
+Begin = Callable[[asyncio.AbstractEventLoop | None], None]
+"""Begins a run whose async hooks run on that loop, or on the bus's where it is None."""
 
 logger = logging.getLogger("lineside.runners")
 
@@ -79,7 +82,7 @@ class Runner(ABC, Generic[C, R]):
         self._identity = Identity("")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._source: Source
-        self._position = 0
+        self._mark: Mark
 
     # ---- what a subclass fills in
 
@@ -114,33 +117,21 @@ class Runner(ABC, Generic[C, R]):
         """Id of the run in progress or the last one; empty before the first."""
         return self._identity.run
 
-    def run(self) -> R:
-        """Run in the calling thread and return the result, or raise the error that ended the run.
-
-        In the main thread, SIGINT and SIGTERM stop the run at the next batch: what is to be saved is saved and a
-        result with the outcome ``stopped`` is returned. A second SIGINT raises KeyboardInterrupt.
-
-        Raises:
-            RunnerBusy: a run of this runner is in progress.
-            WouldDeadlock: this thread runs the loop that the bus's callbacks need.
-        """
+    def _run(self, begin: Begin) -> R:
+        """Run in the calling thread and return the result, or raise the error that ended the run."""
         self._refuse_loop_of_bus()
         with self._occupied():
-            self._begin(loop=None)
+            begin(None)
             with self._bus_closed_after(), stop_on_signals(self._control.stop):
                 return self._execute()
 
-    def start(self) -> Run[R]:
-        """Run in a worker thread and return its handle at once. Async hooks run on the loop of the caller, if any.
-
-        Raises:
-            RunnerBusy: a run of this runner is in progress.
-        """
+    def _start(self, begin: Begin) -> Run[R]:
+        """Run in a worker thread and return its handle at once."""
         self._occupy()
         try:
-            self._begin(loop=running_loop())
+            begin(running_loop())
             holds = Holds(self.run_id, self._hooks, self._awaited)
-            run: Run[R] = Run(self.run_id, self.bus, self._position, self._control, holds)
+            run: Run[R] = Run(self.run_id, self.bus, self._mark, self._control, holds)
             if self._own_bus is not None:  # its streams can be read for as long as the handle lives
                 weakref.finalize(run, self._own_bus.close)
             run.work(self._execute_and_release)
@@ -238,7 +229,7 @@ class Runner(ABC, Generic[C, R]):
         if self._bus_used:
             self._own_bus = None
         self._bus_used = True
-        self._position = self.bus.position
+        self._mark = self.bus.mark()
         self._source = self.bus.source(self._identity.run, attempt=self._identity.attempt, rank=self._identity.rank)
         self._loop = loop
 
@@ -305,13 +296,36 @@ class Runner(ABC, Generic[C, R]):
                 self._own_bus.close()
 
     def _refuse_loop_of_bus(self) -> None:
-        loop = running_loop()
-        if loop is not None and self._given_bus is not None and self._given_bus.loop is loop:
+        if self._given_bus is not None and self._given_bus.serves(running_loop()):
             raise WouldDeadlock(
                 f"{type(self).__name__}.run()",
                 "it would hold up the event loop that the bus's async callbacks run on",
                 "use `result = await runner.start()`",
             )
+
+
+class ReadyRunner(Runner[C, R]):
+    """A runner that was given all it needs when it was made."""
+
+    def run(self) -> R:
+        """Run in the calling thread and return the result, or raise the error that ended the run.
+
+        In the main thread, SIGINT and SIGTERM stop the run at the next batch: what is to be saved is saved and a
+        result with the outcome ``stopped`` is returned. A second SIGINT raises KeyboardInterrupt.
+
+        Raises:
+            RunnerBusy: a run of this runner is in progress.
+            WouldDeadlock: this thread runs the loop that the bus's callbacks need.
+        """
+        return self._run(self._begin)
+
+    def start(self) -> Run[R]:
+        """Run in a worker thread and return its handle at once. Async hooks run on the loop of the caller, if any.
+
+        Raises:
+            RunnerBusy: a run of this runner is in progress.
+        """
+        return self._start(self._begin)
 
 
 class _Errors:

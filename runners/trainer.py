@@ -24,7 +24,7 @@ from .identity import Identity, new_run_id
 from .inference import check_model, precision
 from .objective import LossFunction, Objective, StepFunction
 from .results import TrainResult
-from .runner import Ending, Runner
+from .runner import Ending, ReadyRunner
 from .scalars import scalars_of
 from .train.distributed import Group, join
 from .train.keeper import Keeper, Parts, Saved, read_fitting, refuse_other_run
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
 
-class Trainer(Runner[TrainConfig, TrainResult]):
+class Trainer(ReadyRunner[TrainConfig, TrainResult]):
     """Trains a module.
 
     Args:

@@ -18,7 +18,7 @@ from .identity import Identity
 from .inference import check_model, precision, resolve_device
 from .objective import LossFunction, Objective, StepFunction
 from .results import ValResult
-from .runner import Runner
+from .runner import ReadyRunner
 from .scalars import scalars_of
 from .val.evaluation import Evaluation, Evaluator, Setting
 from .val.metrics import Fitness, Meters
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
 
-class Validator(Runner[ValConfig, ValResult]):
+class Validator(ReadyRunner[ValConfig, ValResult]):
     """Evaluates a module.
 
     Args:

@@ -51,6 +51,17 @@ def test_the_position_of_the_bus_is_where_a_reader_can_begin(bus: Bus) -> None:
     assert numbers(got) == [2]
 
 
+def test_a_mark_is_behind_all_that_was_published_though_nothing_was_numbered_yet(bus: Bus) -> None:
+    for n in range(200):
+        bus.publish(Tick, n=n)
+    mark = bus.mark()
+    bus.publish(Tick, n=200)
+    got: list[Beat] = []
+    bus.subscribe(got.append, Tick, since=mark)
+    bus.drain()
+    assert numbers(got) == [200]
+
+
 def test_a_position_that_is_not_reached_yet_means_now(bus: Bus) -> None:
     got: list[Beat] = []
     bus.publish(Tick, n=1)

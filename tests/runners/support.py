@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lineside.bus import Bus
-from lineside.runners import Runner, Trainer
-from lineside.schemas import Event
+from lineside.runners import ReadyRunner, Trainer
+from lineside.schemas import Event, RunEnd
 
 PATIENCE = 60.0
 """Seconds after which a wait that should have ended has failed."""
@@ -85,7 +85,7 @@ def scheduled(kind: type[LRScheduler], *arguments: Any, **options: Any) -> Calla
     return lambda optimizer: make(optimizer, *arguments, **options)
 
 
-def follow(runner: Runner[Any, Any]) -> list[Event]:
+def follow(runner: ReadyRunner[Any, Any]) -> list[Event]:
     """Run `runner` to its end, however it ends, and return what it published."""
     run = runner.start()
     events = list(run.stream())
@@ -112,3 +112,19 @@ def same_state(one: Any, other: Any) -> bool:
         items = cast("Sequence[object]", one)
         return len(items) == len(other) and all(map(same_state, items, other))
     return bool(one == other)
+
+
+def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
+    """Wait for a run to end, the only one unless told otherwise, and return its events."""
+    found: list[Event] = []
+    with bus.stream(Event, since="start") as events:
+        for event in events:
+            if run in (None, event.run):
+                found.append(event)
+                if isinstance(event, RunEnd):
+                    break
+    return found
+
+
+def types(events: Iterable[Event]) -> list[str]:
+    return [event.type for event in events]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,8 @@ from lineside.runners.export.errors import (
 from lineside.runners.exporter import ExportConfig, Exporter
 from lineside.schemas import Event, ExportEnd, ExportPhase, ExportStart, RunEnd, RunStart
 
+from .support import events_of_run
+
 PHASES = {"pt2": ["capture", "save", "verify"], "onnx": ["capture", "lower", "save", "verify"]}
 
 
@@ -48,22 +50,6 @@ def load(path: Path) -> Callable[[Tensor], Tensor]:
         return torch.as_tensor(session.run(None, {session.get_inputs()[0].name: pixels})[0])
 
     return run
-
-
-@pytest.fixture
-def bus() -> Iterator[Bus]:
-    with Bus() as bus:
-        yield bus
-
-
-def events_of_run(bus: Bus) -> list[Event]:
-    with bus.stream(Event, since="start") as events:
-        found: list[Event] = []
-        for event in events:
-            found.append(event)
-            if isinstance(event, RunEnd):
-                break
-    return found
 
 
 def types(events: list[Event]) -> list[str]:

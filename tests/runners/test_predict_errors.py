@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -12,18 +12,10 @@ from lineside.runners.errors import InvalidConfig, InvalidHook, InvalidModel
 from lineside.runners.inference import DeviceUnavailable
 from lineside.runners.predict.errors import InputUnusable, OutputUnusable, ResultMismatch
 from lineside.runners.predictor import PredictBatch, Predictor, PredictStream
-from lineside.schemas import Event, PredictPostprocessEnd, RunEnd
+from lineside.schemas import PredictPostprocessEnd, RunEnd
 
-BATCH = ["PredictBatchStart", "PredictPostprocessEnd", "PredictBatchEnd"]
-
-
-def sequence(batches: int) -> list[str]:
-    return ["RunStart", "PredictStart", *BATCH * batches, "PredictEnd", "RunEnd"]
-
-
-class Double(nn.Module):
-    def forward(self, value: Tensor) -> Tensor:
-        return value * 2
+from .predictions import BATCH, Double, doubler, numbers, sequence
+from .support import events_of_run, types
 
 
 class Positive(Double):
@@ -33,36 +25,6 @@ class Positive(Double):
         if bool((value < 0).any()):
             raise ArithmeticError("a negative number")
         return super().forward(value)
-
-
-def numbers(outputs: Tensor, batch: PredictBatch) -> list[int]:
-    return [int(value) for value in outputs]
-
-
-def doubler(bus: Bus | None = None, **config: Any) -> Predictor[int]:
-    return Predictor(Double(), postprocess=numbers, bus=bus, device="cpu", **config)
-
-
-def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
-    """Wait for a run to end, the only one unless told otherwise, and return its events."""
-    found: list[Event] = []
-    with bus.stream(Event, since="start") as events:
-        for event in events:
-            if run in (None, event.run):
-                found.append(event)
-                if isinstance(event, RunEnd):
-                    break
-    return found
-
-
-def types(events: Iterable[Event]) -> list[str]:
-    return [event.type for event in events]
-
-
-@pytest.fixture
-def bus() -> Iterator[Bus]:
-    with Bus() as bus:
-        yield bus
 
 
 def broken_source() -> Iterator[int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
@@ -11,44 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from lineside.bus import Bus
 from lineside.runners.errors import RunnerBusy
 from lineside.runners.predict.errors import StreamBusy
-from lineside.runners.predictor import PredictBatch, Predictor, PredictStream
+from lineside.runners.predictor import Predictor, PredictStream
 from lineside.schemas import Event, PredictBatchEnd, PredictEnd, RunEnd
 
-BATCH = ["PredictBatchStart", "PredictPostprocessEnd", "PredictBatchEnd"]
-
-
-def sequence(batches: int) -> list[str]:
-    return ["RunStart", "PredictStart", *BATCH * batches, "PredictEnd", "RunEnd"]
-
-
-class Double(nn.Module):
-    def forward(self, value: Tensor) -> Tensor:
-        return value * 2
-
-
-def numbers(outputs: Tensor, batch: PredictBatch) -> list[int]:
-    return [int(value) for value in outputs]
-
-
-def doubler(bus: Bus | None = None, **config: Any) -> Predictor[int]:
-    return Predictor(Double(), postprocess=numbers, bus=bus, device="cpu", **config)
-
-
-def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
-    """Wait for a run to end, the only one unless told otherwise, and return its events."""
-    found: list[Event] = []
-    with bus.stream(Event, since="start") as events:
-        for event in events:
-            if run in (None, event.run):
-                found.append(event)
-                if isinstance(event, RunEnd):
-                    break
-    return found
+from .predictions import doubler, sequence
+from .support import events_of_run, types
 
 
 async def aevents_of_run(bus: Bus) -> list[Event]:
@@ -56,16 +27,6 @@ async def aevents_of_run(bus: Bus) -> list[Event]:
     async with bus.stream(RunEnd, since="start") as ends:
         await anext(ends)
     return events_of_run(bus)
-
-
-def types(events: Iterable[Event]) -> list[str]:
-    return [event.type for event in events]
-
-
-@pytest.fixture
-def bus() -> Iterator[Bus]:
-    with Bus() as bus:
-        yield bus
 
 
 async def counting(taken: list[int], count: int = 10**9) -> AsyncIterator[int]:

@@ -16,65 +16,16 @@ from lineside.runners.errors import WouldDeadlock
 from lineside.runners.predict.errors import NoBatch, SourceUnusable
 from lineside.runners.predictor import PredictBatch, PredictConfig, Predictor
 from lineside.schemas import (
-    Event,
     PredictBatchEnd,
     PredictBatchStart,
     PredictEnd,
     PredictPostprocessEnd,
     PredictStart,
-    RunEnd,
     RunStart,
 )
 
-BATCH = ["PredictBatchStart", "PredictPostprocessEnd", "PredictBatchEnd"]
-
-
-def sequence(batches: int) -> list[str]:
-    return ["RunStart", "PredictStart", *BATCH * batches, "PredictEnd", "RunEnd"]
-
-
-class Double(nn.Module):
-    """Twice its input; remembers the mode it was called in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(2.0))
-        self.modes: set[tuple[bool, bool]] = set()
-
-    def forward(self, value: Tensor) -> Tensor:
-        self.modes.add((self.training, torch.is_inference_mode_enabled()))
-        return value * self.factor
-
-
-def numbers(outputs: Tensor, batch: PredictBatch) -> list[int]:
-    return [int(value) for value in outputs]
-
-
-def doubler(bus: Bus | None = None, **config: Any) -> Predictor[int]:
-    return Predictor(Double(), postprocess=numbers, bus=bus, device="cpu", **config)
-
-
-def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
-    """Wait for a run to end, the only one unless told otherwise, and return its events."""
-    found: list[Event] = []
-    with bus.stream(Event, since="start") as events:
-        for event in events:
-            if run in (None, event.run):
-                found.append(event)
-                if isinstance(event, RunEnd):
-                    break
-    return found
-
-
-def types(events: Iterable[Event]) -> list[str]:
-    return [event.type for event in events]
-
-
-@pytest.fixture
-def bus() -> Iterator[Bus]:
-    with Bus() as bus:
-        yield bus
-
+from .predictions import Double, doubler, sequence
+from .support import events_of_run, types
 
 # ---- results and events
 
