@@ -300,7 +300,7 @@ def _unwrapped(member: Member) -> Callable[[Any], Any]:
 
 
 CONTENDERS: dict[str, Callable[[], AbstractContextManager[Contender]]] = {
-    "lineside, ten subscribers": lineside,
+    "lineside, latency 50 ms": lineside,
     "inline, the original's way": inline,
     "pyee": pyee,
     "bubus": bubus,

@@ -29,6 +29,8 @@ PublishFields = Callable[..., object]
 Setup = Callable[[type[Event], Sequence[Counter]], AbstractAsyncContextManager[PublishFields]]
 
 ALLOWED_SECONDS = 120.0
+FEWEST, MOST = 60, 200_000
+"""Events in one measurement. It should be long beside the time that events of a batch wait for one another."""
 
 
 @asynccontextmanager
@@ -114,9 +116,17 @@ async def _counted(counters: Sequence[Counter], number: int) -> None:
 
 
 def numbers(payload: Payload, fanout: int, seconds: float) -> dict[str, int]:
-    """Return how many events each contender delivers in about `seconds`, from a short trial."""
-    trials = {name: measure(setup, payload, fanout, 60) for name, setup in CONTENDERS.items()}
-    return {name: max(60, min(200_000, int(rate * seconds / fanout))) for name, rate in trials.items()}
+    """Return how many events each contender delivers in about `seconds`, from trials that grow until they are long."""
+    return {name: _number(setup, payload, fanout, seconds) for name, setup in CONTENDERS.items()}
+
+
+def _number(setup: Setup, payload: Payload, fanout: int, seconds: float) -> int:
+    number = FEWEST
+    while True:
+        rate = measure(setup, payload, fanout, number) / fanout
+        if number >= min(rate * seconds / 4, MOST):
+            return max(FEWEST, min(MOST, int(rate * seconds)))
+        number *= 8
 
 
 def main() -> None:

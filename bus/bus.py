@@ -119,6 +119,8 @@ class Bus:
         self._lanes: dict[Subscription, LoopLane | ThreadLane] = {}
         self._names = itertools.count(1)
         self._closed: CloseReport | None = None
+        self._being_closed: Future[None] | None = None
+        self._guard = threading.Lock()
         self._pid = os.getpid()
         self._thread.start()
         _at_exit(self)
@@ -389,10 +391,23 @@ class Bus:
         return cast(CloseReport, self._closed)
 
     def _closing(self, timeout: float) -> Waits:
-        began = time.monotonic()
         if self._silent:
-            self._closed = CloseReport({}, ())
+            self._closed = self._closed or CloseReport({}, ())
             return
+        with self._guard:
+            other, mine = self._being_closed, Future[None]()
+            self._being_closed = other or mine
+        if other is not None:  # which is done within the time limit of whoever came first
+            yield [other], None
+            return
+        try:
+            yield from self._closing_alone(timeout)
+        finally:
+            self._being_closed = None  # interrupted, it can be tried again
+            mine.set_result(None)
+
+    def _closing_alone(self, timeout: float) -> Waits:
+        began = time.monotonic()
         sealed: Future[None] = Future()
         self._inbox.command(lambda: self._sequencer.seal(sealed))
         yield [sealed], began + 0.7 * timeout

@@ -116,12 +116,14 @@ class Sequencer:
         """Answer with what has to happen until all that was published so far is handled."""
         head = self.log.head
         self._note_goals()
-        for subscription in self._hungry:
-            subscription.urgent = True
-        waits = [
-            subscription.when_handled(head) for subscription in self.subscriptions if subscription.lane != "stream"
-        ]
-        future.set_result([wait for wait in waits if wait is not None])
+        waits: list[Future[None]] = []
+        for subscription in self.subscriptions:
+            wait = subscription.when_handled(head) if subscription.lane != "stream" else None
+            if wait is not None:
+                waits.append(wait)
+                self._hungry[subscription] = None  # also one that has read everything and not heard what became of it
+                subscription.urgent = True
+        future.set_result(waits)
 
     def hurry(self) -> None:
         """Wait no more for late fields and for readers that publishers wait for: the deadline of a close has passed."""
