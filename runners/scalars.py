@@ -8,6 +8,7 @@ wants the values asks that event. Nothing here calls ``.item()`` on CUDA.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -19,6 +20,8 @@ from typing import cast
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger("lineside.runners")
 
 Fields = Callable[[Sequence[float]], Mapping[str, object]]
 """Makes an event's fields of the values, in the order of the tensors they came from."""
@@ -153,12 +156,21 @@ class CudaScalars(Scalars):
         try:
             slot = self._free.popleft()
         except IndexError:
-            self.dropped += 1
+            self._drop()
             return _Lost(row, fields)
         slot.fill(row)
         snapshot = _OnItsWay(row, slot, fields, self.may_query)
         self._travelling.append(snapshot)
         return snapshot
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        if self.dropped == 1:
+            logger.warning(
+                "the device is more than %d steps behind: the losses of some steps are reported as nan, to wait for "
+                "nothing; the means of the epoch count them all the same",
+                self._slots,
+            )
 
     def _collect(self) -> None:
         """Copy out what has arrived: other threads seldom meet a moment when they may ask."""

@@ -96,6 +96,23 @@ def test_a_slot_is_used_again_after_its_values_were_copied_out() -> None:
     assert scalars.dropped == 0
 
 
+def test_what_has_arrived_is_copied_out_by_the_next_step_though_nobody_asked_for_it() -> None:
+    scalars = CudaScalars(CPU, slots=1)
+    first = take(scalars, 1.0)
+    FakeEvent.idle = True
+    second = take(scalars, 2.0)
+    assert not second.lost
+    assert (first.result(), second.wait()) == ({"a": 1.0}, {"a": 2.0})
+
+
+def test_dropped_values_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    scalars = CudaScalars(CPU, slots=1)
+    lost = [take(scalars, value).lost for value in (1.0, 2.0, 3.0)]
+    assert lost == [False, True, True]
+    (record,) = caplog.records
+    assert "more than 1 steps behind" in record.getMessage()
+
+
 def test_values_are_dropped_and_counted_when_no_slot_is_free_and_the_mean_still_counts_them() -> None:
     scalars = CudaScalars(CPU, slots=2)
     mean = Mean(scalars)

@@ -95,7 +95,9 @@ def test_when_no_slot_is_free_values_are_dropped_and_counted_and_the_mean_is_sti
     device = torch.device("cuda")
     scalars = CudaScalars(device, slots=2)
     mean = Mean(scalars)
-    snapshots = [scalars.take(tensors(device, float(n), 0.0), named) for n in range(3)]
+    values = [tensors(device, float(n), 0.0) for n in range(3)]
+    torch.cuda._sleep(1 << 30)  # type: ignore[no-untyped-call]  # half a second, behind which the copies queue
+    snapshots = [scalars.take(value, named) for value in values]
     for snapshot in snapshots:
         mean.add(snapshot, 1)
     assert [snapshot.lost for snapshot in snapshots] == [False, False, True]
@@ -134,7 +136,7 @@ def test_training_never_waits_for_the_device(tmp_path: Path) -> None:
         losses: list[float] = []
         bus.subscribe(lambda event: losses.append(event.loss), TrainBatchEnd)
         trainer = make_trainer(
-            tmp_path, train=batches, validate=False, bus=bus, device="cuda", clip_norm=1.0, ema_decay=0.9
+            tmp_path, train=batches, validate=False, save=False, bus=bus, device="cuda", clip_norm=1.0, ema_decay=0.9
         )
         trainer.add_callback("on_train_epoch_start", lambda _: torch.cuda.set_sync_debug_mode("error"))
         trainer.hook(RunEnd)(lambda event, trainer: torch.cuda.set_sync_debug_mode("default"))
