@@ -79,7 +79,7 @@ def test_plain_lines_name_the_mistakes_only(capsys: pytest.CaptureFixture[str]) 
     progress = DemoProgress(ANSWERS, plain=True)
     for event in STORY:
         progress(event)
-    assert capsys.readouterr().out.splitlines()[1] == "mistaken number 1 is a 7, read as 1 (61% sure)"
+    assert capsys.readouterr().out.splitlines()[1] == "mistaken number 1 shows 7, read as 1 (61% sure)"
 
 
 def test_the_splits_are_the_same_every_time() -> None:

@@ -146,7 +146,7 @@ class Reading(NamedTuple):
     @property
     def said(self) -> str:
         """A mistake in words."""
-        return f"number {self.name} is a {self.answer.label}, read as {self.digit} ({self.confidence:.0%} sure)"
+        return f"number {self.name} shows {self.answer.label}, read as {self.digit} ({self.confidence:.0%} sure)"
 
 
 def readings(event: PredictBatchEnd, answers: Sequence[Answer]) -> Iterator[Reading]:
