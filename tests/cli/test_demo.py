@@ -57,7 +57,7 @@ def test_predictions_are_drawn_as_pictures_with_what_is_read_and_how_surely() ->
     shown = drawn(Console(file=terminal, force_terminal=True, width=80, color_system="truecolor"), terminal)
     assert "▀" in shown
     assert "7  98%" in shown
-    assert "number 1 is a 7, read as 1 (61% sure)" in shown
+    assert "number 1 shows 7, read as 1 (61% sure)" in shown
     assert "accuracy 99.0% in validation, 98.5% on the digits held back" in shown
     assert "the bus's own thread took 20 µs a training step of 10 ms (0.2%)" in shown
 
