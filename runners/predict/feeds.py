@@ -128,10 +128,13 @@ class AsyncFeed(Feed):
                 read = await self._reads.get()
                 await self._gather(read)
                 read.done.set_result(None)
-        finally:
+        except asyncio.CancelledError:  # not where a closed loop drops the task: nothing can be awaited there
             demand.end()
             if inspect.isasyncgen(self._iterator):
                 await self._iterator.aclose()
+            raise
+        finally:
+            demand.end()
 
     async def _gather(self, read: _Read) -> None:
         try:

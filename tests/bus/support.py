@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing_extensions import Unpack
 
 from lineside.bus import Bus, PolicyKeywords, Subscription
 from lineside.schemas import Event
+from tests.turns import turn
 
 PATIENCE = 60.0
 """Seconds after which a wait that should have ended has failed."""
@@ -42,7 +42,7 @@ def collect(
     """Have `seen` called with each event by a callback of that kind."""
 
     async def later(event: Beat) -> None:
-        await asyncio.sleep(0)
+        await turn()
         seen(event)
 
     def now(event: Beat) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lineside.bus import Bus, BusClosed, CloseReport, Source, Stream
 from lineside.schemas import Event
+from tests.turns import begin, turn
 
 from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers
 
@@ -33,7 +34,7 @@ async def test_an_async_close_delivers_on_its_own_loop() -> None:
     got: list[int] = []
 
     async def see(event: Tick) -> None:
-        await asyncio.sleep(0)
+        await turn()
         got.append(event.n)
 
     async with Bus() as bus:
@@ -165,8 +166,7 @@ async def test_a_close_that_is_cancelled_ends_everything_without_waiting() -> No
     bus.subscribe(stuck, Tick, name="stuck")
     bus.publish(Tick, n=1)
     assert await asyncio.to_thread(stuck.entered.wait, PATIENCE)
-    closing = asyncio.create_task(bus.aclose(timeout=PATIENCE))
-    await asyncio.sleep(0)
+    closing = await begin(bus.aclose(timeout=PATIENCE))
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lineside.bus import Bus, CloseReport, DrainTimeout, WouldDeadlock
+from tests.turns import begin, turn
 
 from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers
 
@@ -31,7 +32,7 @@ async def test_an_async_drain_waits_for_the_callbacks_on_its_own_loop() -> None:
     got: list[int] = []
 
     async def see(event: Tick) -> None:
-        await asyncio.sleep(0)
+        await turn()
         got.append(event.n)
 
     async with Bus(latency=1000) as bus:
@@ -254,8 +255,7 @@ async def test_a_cancelled_drain_leaves_the_bus_as_it_was() -> None:
     async with Bus() as bus:
         bus.subscribe(lambda _: gate.wait(PATIENCE), Tick)
         bus.publish(Tick, n=1)
-        drain = asyncio.create_task(bus.adrain())
-        await asyncio.sleep(0)
+        drain = await begin(bus.adrain())
         drain.cancel()
         with pytest.raises(asyncio.CancelledError):
             await drain

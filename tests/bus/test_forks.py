@@ -50,7 +50,7 @@ def publish(thread):
         source.publish(Tock if published[thread] % 50 == 0 else Tick, n=published[thread])
         published[thread] += 1
         if published[thread] % 20 == 0:
-            time.sleep(0.0002)  # leave the children a processor
+            os.sched_yield()  # leave the children a processor
 
 def child(index):
     signal.alarm(20)  # a child that hangs is killed, and that is seen

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import pytest
 
 from lineside.bus import Bus
+from tests.turns import turn
 
 from .support import KINDS, PATIENCE, Beat, Closable, Kind, Tick, collect, numbers
 
@@ -168,7 +169,7 @@ async def test_a_task_that_somebody_cancels_is_switched_off(caplog: pytest.LogCa
         task = asyncio.current_task()
         assert task is not None
         task.cancel()
-        await asyncio.sleep(0)
+        await turn()
 
     async with Bus() as bus:
         bus.subscribe(see, Tick, name="reckless")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,6 +9,7 @@ import pytest
 
 from lineside.bus import Bus
 from lineside.schemas import Event
+from tests.turns import turn
 
 from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, Tock, collect, numbers
 
@@ -66,7 +66,7 @@ def test_an_async_callback_is_not_entered_again_before_it_returned(bus: Bus) -> 
         inside.append(event.n)
         most = max(most, len(inside))
         for _ in range(3):
-            await asyncio.sleep(0)
+            await turn()
         inside.remove(event.n)
 
     for n in range(50):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 
@@ -10,6 +9,7 @@ import pytest
 
 from lineside.bus import Bus
 from lineside.schemas import Event, EventsMissed
+from tests.turns import turn
 
 from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, Tock, collect, numbers
 
@@ -285,7 +285,7 @@ async def test_a_loop_is_not_stopped_for_a_reader_that_lives_on_it() -> None:
     got: list[int] = []
 
     async def see(event: Tick) -> None:
-        await asyncio.sleep(0)
+        await turn()
         got.append(event.n)
 
     async with Bus() as bus:

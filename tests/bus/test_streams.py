@@ -11,6 +11,7 @@ import pytest
 
 from lineside.bus import Bus, Stream
 from lineside.schemas import Event, RunEnd
+from tests.turns import begin
 
 from .support import PATIENCE, Beat, Tick, Tock, numbers
 
@@ -88,8 +89,7 @@ def test_one_stream_may_be_read_on_one_loop_after_another_and_without(bus: Bus) 
 async def test_a_reader_that_waits_is_woken_by_an_event_of_a_batch() -> None:
     async with Bus() as bus:
         with bus.stream(Tick) as stream:
-            waiting = asyncio.ensure_future(anext(stream))
-            await asyncio.sleep(0)
+            waiting = await begin(anext(stream))
             bus.publish(Tick, n=1)
             assert (await waiting).n == 1
 
@@ -103,8 +103,7 @@ def test_a_reader_in_a_thread_that_waits_is_woken(bus: Bus) -> None:
 
 async def test_closing_a_stream_ends_the_one_who_waits_for_it(bus: Bus) -> None:
     stream = bus.stream(Tick)
-    waiting = asyncio.create_task(read(stream))
-    await asyncio.sleep(0)
+    waiting = await begin(read(stream))
     stream.close()
     assert await waiting == []
     await stream.aclose()
@@ -207,8 +206,7 @@ def test_the_loop_closed_under_a_reader_harms_nobody() -> None:
 
 async def test_a_cancelled_reader_loses_no_event(bus: Bus) -> None:
     with bus.stream(Tick) as stream:
-        waiting = asyncio.ensure_future(anext(stream))
-        await asyncio.sleep(0)
+        waiting = await begin(anext(stream))
         bus.publish(Tick, n=1)
         bus.drain()
         waiting.cancel()

@@ -26,6 +26,7 @@ from lineside.schemas import (
     UnknownEventName,
     ValBatchEnd,
 )
+from tests.turns import turn
 
 from .support import PATIENCE, follow, make_trainer
 
@@ -44,7 +45,7 @@ def test_hooks_are_called_in_the_order_of_their_registration_with_event_and_runn
 
     @trainer.hook(TrainEpochEnd)
     async def second(event: TrainEpochEnd, runner: Trainer) -> None:
-        await asyncio.sleep(0)
+        await turn()
         calls.append(("second", event.samples, runner is trainer))
 
     trainer.add_callback("on_train_epoch_end", lambda trainer: calls.append(("third", trainer.epoch, trainer.losses)))
@@ -88,7 +89,7 @@ def test_a_callback_may_be_async_too_and_is_awaited(trainer: Trainer) -> None:
     done: list[bool] = []
 
     async def callback(runner: Trainer) -> None:
-        await asyncio.sleep(0.001)
+        await asyncio.to_thread(len, "")
         done.append(runner.model.training)
 
     trainer.add_callback("on_fit_epoch_end", callback)
@@ -243,7 +244,7 @@ def test_async_hooks_of_a_run_without_a_loop_run_on_the_loop_of_the_bus(tmp_path
 def test_an_async_hook_that_raises_fails_the_run(trainer: Trainer) -> None:
     @trainer.hook(TrainEpochEnd)
     async def refuse(event: Event, runner: Trainer) -> None:
-        await asyncio.sleep(0)
+        await turn()
         raise TimeoutError("the hook's own")
 
     with pytest.raises(TimeoutError, match="the hook's own"):

@@ -17,6 +17,7 @@ from lineside.runners.errors import RunnerBusy
 from lineside.runners.predict.errors import StreamBusy
 from lineside.runners.predictor import Predictor, PredictStream
 from lineside.schemas import Event, PredictBatchEnd, PredictEnd, RunEnd
+from tests.turns import begin, turn
 
 from .predictions import doubler, sequence
 from .support import events_of_run, types
@@ -33,7 +34,7 @@ async def counting(taken: list[int], count: int = 10**9) -> AsyncIterator[int]:
     try:
         for i in range(count):
             taken.append(i)
-            await asyncio.sleep(0)
+            await turn()
             yield i
     finally:
         taken.append(-1)
@@ -107,7 +108,7 @@ async def test_results_that_are_always_there_do_not_keep_other_tasks_from_runnin
         nonlocal turns
         while True:
             turns += 1
-            await asyncio.sleep(0)
+            await turn()
 
     task = asyncio.create_task(other())
     async for _ in doubler(batch_size=1, prefetch=50).stream(range(50)):
@@ -266,7 +267,7 @@ def test_a_loop_that_ends_while_its_source_is_read_releases_the_predictor(orderl
         stream = doubler(bus, batch_size=1).stream(source())
         reading = asyncio.ensure_future(anext(stream))
         for _ in range(turns):
-            await asyncio.sleep(0)
+            await turn()
         reading.cancel()
         return stream
 
@@ -405,8 +406,7 @@ def test_a_reader_who_leaves_ends_a_pause(bus: Bus) -> None:
 
 async def read_and_give_up(stream: PredictStream[int]) -> list[int]:
     """Begin a read and cancel it; a result that was there by then counts."""
-    task = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)
+    task = await begin(anext(stream))
     task.cancel()
     try:
         return [await task]

@@ -23,6 +23,7 @@ from lineside.schemas import (
     PredictStart,
     RunStart,
 )
+from tests.turns import turn
 
 from .predictions import Double, doubler, sequence
 from .support import events_of_run, types
@@ -213,7 +214,7 @@ async def counting(taken: list[int], count: int = 10**9) -> AsyncIterator[int]:
     try:
         for i in range(count):
             taken.append(i)
-            await asyncio.sleep(0)
+            await turn()
             yield i
     finally:
         taken.append(-1)

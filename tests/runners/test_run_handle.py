@@ -24,6 +24,7 @@ from lineside.schemas import (
     TrainEpochStart,
     TrainStart,
 )
+from tests.turns import begin, turn
 
 from .support import PATIENCE, make_trainer
 
@@ -95,8 +96,7 @@ def test_a_stream_of_a_run_that_is_over_can_still_be_read_from_its_own_bus(train
 
 async def test_next_gives_the_next_matching_event(trainer: Trainer, gate: Gate) -> None:
     run = trainer.start()
-    waiting = asyncio.create_task(run.next(TrainBatchEnd, where=lambda event: event.batch == 2))
-    await asyncio.sleep(0)
+    waiting = await begin(run.next(TrainBatchEnd, where=lambda event: event.batch == 2))
     gate.open()
     event = await waiting
     assert (event.epoch, event.batch) == (0, 2)
@@ -105,8 +105,7 @@ async def test_next_gives_the_next_matching_event(trainer: Trainer, gate: Gate) 
 
 async def test_next_raises_when_the_run_ends_first(trainer: Trainer, gate: Gate) -> None:
     run = trainer.start()
-    waiting = asyncio.create_task(run.next(TrainBatchEnd, where=lambda event: event.batch == 99))
-    await asyncio.sleep(0)
+    waiting = await begin(run.next(TrainBatchEnd, where=lambda event: event.batch == 99))
     gate.open()
     with pytest.raises(RunEnded, match="ended before TrainBatchEnd came"):
         await waiting
@@ -123,14 +122,14 @@ async def test_next_gives_up_after_its_timeout(trainer: Trainer, gate: Gate) -> 
     await run
 
 
-async def test_the_loop_stands_still_while_it_is_held(trainer: Trainer) -> None:
+async def test_the_loop_stands_still_while_it_is_held(trainer: Trainer, tmp_path: Path) -> None:
     run = trainer.start()
     async with run.hold(TrainBatchStart, where=lambda event: event.epoch == 1) as event:
         assert event.batch == 0
         before = [parameter.clone() for parameter in trainer.model.parameters()]
         for group in trainer.optimizer.param_groups:
             group["lr"] = 0.0
-        await asyncio.sleep(0.02)
+        await make_trainer(tmp_path / "another").start()
         assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
     await run
     assert all(torch.equal(one, other) for one, other in zip(before, trainer.model.parameters(), strict=True))
@@ -152,8 +151,7 @@ async def test_a_hold_raises_when_the_run_ends_first(trainer: Trainer, gate: Gat
         async with run.hold(OptimizerSkip):
             raise AssertionError("held at a stage that this run does not reach")
 
-    waiting = asyncio.create_task(hold())
-    await asyncio.sleep(0)
+    waiting = await begin(hold())
     gate.open()
     with pytest.raises(RunEnded, match="ended before OptimizerSkip came"):
         await waiting
@@ -210,7 +208,7 @@ async def test_a_holder_that_is_cancelled_just_when_the_stage_is_reached_lets_th
 
         holder = asyncio.create_task(hold())
         for _ in range(attempt):
-            await asyncio.sleep(0)
+            await turn()
         holder.cancel()
         await asyncio.gather(holder, return_exceptions=True)
         assert (await run).outcome == "completed"
@@ -224,13 +222,13 @@ def test_a_predicate_that_raises_reaches_the_holder_and_not_the_run(trainer: Tra
     assert run.result(PATIENCE).outcome == "completed"
 
 
-async def test_a_run_that_is_paused_stands_still_until_it_is_resumed(trainer: Trainer) -> None:
+async def test_a_run_that_is_paused_stands_still_until_it_is_resumed(trainer: Trainer, tmp_path: Path) -> None:
     run = trainer.start()
     async with run.hold(TrainBatchEnd):
         run.pause()
     assert run.state == "paused"
     step = trainer.progress.step
-    await asyncio.sleep(0.02)
+    await make_trainer(tmp_path / "another").start()
     assert trainer.progress.step == step
     run.resume()
     assert (await run).step == 6
@@ -261,8 +259,7 @@ async def test_cancelling_whoever_awaits_a_run_does_not_stop_it(trainer: Trainer
     async def wait() -> None:
         await run
 
-    waiter = asyncio.create_task(wait())
-    await asyncio.sleep(0)
+    waiter = await begin(wait())
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiter
@@ -366,8 +363,7 @@ async def test_awaiting_a_run_while_holding_it_is_refused(trainer: Trainer) -> N
     async with run.hold(TrainEpochStart):
         with pytest.raises(WouldDeadlock, match=r"leave the `with run.hold\(...\)` block"):
             await run
-        elsewhere = asyncio.create_task(_await(run))
-        await asyncio.sleep(0)
+        elsewhere = await begin(_await(run))
     await elsewhere
 
 

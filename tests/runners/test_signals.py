@@ -16,14 +16,13 @@ from lineside.schemas import TrainBatchEnd
 from .support import PATIENCE, make_trainer
 
 SCRIPT = """
-import sys, time, torch
+import sys, threading, torch
 from pathlib import Path
 from lineside.bus import Bus
 from lineside.runners import Trainer
 from lineside.schemas import Event
 
 def step(model, batch):
-    time.sleep(0.002)
     return model(batch).mean()
 
 with Bus() as bus:
@@ -35,7 +34,7 @@ with Bus() as bus:
     ready = lambda trainer: trainer.progress.step == 3 and print("ready", flush=True)
     trainer.add_callback("on_train_batch_end", ready)
     if "hang" in sys.argv:
-        trainer.add_callback("on_train_end", lambda trainer: (print("hanging", flush=True), time.sleep(60)))
+        trainer.add_callback("on_train_end", lambda trainer: (print("hanging", flush=True), threading.Event().wait(60)))
     try:
         result = trainer.run()
         print(result.model_dump_json(), flush=True)

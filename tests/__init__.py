@@ -1,0 +1,1 @@
+"""The tests: behaviour through public names."""
