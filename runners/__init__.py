@@ -9,9 +9,11 @@ from .errors import (
     CheckpointUnreadable,
     CheckpointUnwritable,
     DataError,
+    DeviceUnavailable,
     EmptyData,
     ExhaustedData,
     HookInterrupted,
+    IncompleteRecipe,
     InvalidArgument,
     InvalidBatch,
     InvalidConfig,
@@ -44,7 +46,6 @@ from .export.errors import (
 from .exporter import Exporter
 from .hold import Hold
 from .hooks import Hook
-from .inference import DeviceUnavailable
 from .predict.batches import PredictBatch
 from .predict.config import PredictConfig, PredictResult
 from .predict.errors import (
@@ -58,11 +59,11 @@ from .predict.errors import (
 )
 from .predict.stream import PredictStream
 from .predictor import Predictor
-from .recipe import IncompleteRecipe, Recipe
+from .recipe import Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, ReadyRunner, Runner
-from .train.checkpoint import load_weights
+from .train.fitting import load_weights
 from .trainer import Trainer
 from .validator import Validator
 

@@ -91,6 +91,9 @@ class TrainConfig(RunnerConfig, frozen=True):
 
     directory: Path | None = Field(default=None, description="Folder of the checkpoints. Default: `runs/<run id>`.")
     save: bool = Field(default=True, description="Write `last.pt` after every epoch and `best.pt` when it is the best.")
+    save_every_steps: int | None = Field(
+        default=None, ge=1, description="Write `last.pt` within epochs too, every so many optimizer steps."
+    )
     resume: Path | None = Field(
         default=None, description="Checkpoint, or folder with a `last.pt`, to continue exactly."
     )
@@ -112,6 +115,8 @@ class TrainConfig(RunnerConfig, frozen=True):
             raise ValueError("epochs=None needs another limit: set max_steps or max_seconds")
         if self.resume is not None and self.overwrite:
             raise ValueError("resume continues a run and overwrite replaces one: set one of the two")
+        if self.save_every_steps is not None and not self.save:
+            raise ValueError("save_every_steps says how often to save, and save=False never does: set one of the two")
         return self
 
 

@@ -24,6 +24,8 @@ class Control:
         """Whether the loop has to attend to anything."""
         self.reason: str | None = None
         """Why the run shall stop; None: it shall not."""
+        self.signal: int | None = None
+        """The signal that asked for it, if one did."""
         self._paused = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -37,10 +39,10 @@ class Control:
         """Whether the loop stands, or is to stand at the next batch."""
         return self._paused
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, signal: int | None = None) -> None:
         """Ask for a stop at the next batch. The first reason counts. A paused loop goes on to its end."""
         if self.reason is None:
-            self.reason = reason
+            self.reason, self.signal = reason, signal
         self.requested = True
         self._wake.put(None)
 
@@ -54,8 +56,10 @@ class Control:
         self._paused = False
         self._wake.put(None)
 
-    def attend(self) -> bool:
-        """Called by the loop at a batch boundary: stand still while a pause lasts, then say whether to stop."""
+    def interrupted(self) -> bool:
+        """Called by the loop between two batches: stand still while a pause lasts, then say whether to stop."""
+        if not self.requested:
+            return False
         while self._paused and not self.stopping:
             self._wake.get()
         self.requested = False
@@ -120,6 +124,21 @@ class Awaited:
             raise WouldDeadlock(attempted, "it would hold up the event loop that the run's async hooks run on", instead)
 
 
+LOOK_SECONDS = 0.2
+"""Time between two looks whether an event loop was closed: it tells nobody."""
+
+
+def wait_while_open(loop: asyncio.AbstractEventLoop | None, wait: Callable[[float | None], bool]) -> bool:
+    """Call ``wait(seconds)`` until it returns true for what `loop` is to bring about; False: the loop was closed.
+
+    Without a loop there is nothing to look at, and the wait may take any time.
+    """
+    while not wait(None if loop is None else LOOK_SECONDS):
+        if loop is not None and loop.is_closed():
+            return False
+    return True
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread, if any."""
     try:
@@ -133,7 +152,7 @@ def _task() -> asyncio.Task[object] | None:
 
 
 @contextmanager
-def stop_on_signals(stop: Callable[[str], None]) -> Generator[None]:
+def stop_on_signals(stop: Callable[[str, int], None]) -> Generator[None]:
     """In the main thread, turn SIGINT and SIGTERM into a stop for the length of the block; the handlers are restored.
 
     The second SIGINT raises KeyboardInterrupt. A signal that is ignored stays ignored; other threads see no change.
@@ -148,7 +167,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> Generator[None]:
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked = True
-        stop(f"{signal.Signals(number).name} received")
+        stop(f"{signal.Signals(number).name} received", number)
 
     captured = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
     handlers = {number: signal.signal(number, handle) for number in captured}

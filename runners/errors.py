@@ -6,7 +6,7 @@
     └── RunnerError
         ├── InvalidConfig        (also ValueError)         a setting that cannot be
         ├── InvalidHook          (also TypeError)          a hook that could not be called
-        ├── UnreachableStage     (also ValueError)         a hook for another runner's stage
+        ├── UnreachableStage     (also ValueError)         a hook or a wait for another runner's stage
         ├── HookInterrupted      (also RuntimeError)       an async hook whose loop went away
         ├── DeviceUnavailable    (also RuntimeError)       torch cannot use that device here
         ├── IncompleteRecipe     (also LookupError)        a recipe lacks what a command needs
@@ -82,12 +82,12 @@ class InvalidHook(RunnerError, TypeError):
 
 
 class UnreachableStage(RunnerError, ValueError):
-    """A hook for a stage that the runner never reaches: it would wait for ever, in silence."""
+    """A hook or a wait for a stage that the runner never reaches: it would be in vain, in silence."""
 
     def __init__(self, runner: str, stage: str, families: Iterable[str]) -> None:
         super().__init__(
-            f"a {runner} never reaches {stage}: register the hook with the runner that does; "
-            f"hooks of a {runner} may be for {', '.join(families)}"
+            f"this {runner} never reaches {stage}; expected a stage of its own, one of {', '.join(families)}: "
+            f"turn to the runner that reaches it"
         )
 
 
@@ -99,6 +99,21 @@ class HookInterrupted(RunnerError, RuntimeError):
             f"the async hook {hook} did not finish at {event}: its event loop was closed or cancelled it; "
             f"keep the loop alive until the run is over, e.g. with `await run`"
         )
+
+
+class DeviceUnavailable(RunnerError, RuntimeError):
+    """The device that was asked for cannot be used here."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        first = next(iter(str(error).splitlines()), type(error).__qualname__)
+        super().__init__(f"device={name!r} cannot be used: {first}; expected one that is there, e.g. 'auto' or 'cpu'")
+
+
+class IncompleteRecipe(RunnerError, LookupError):
+    """The recipe lacks a part that is needed for what was asked."""
+
+    def __init__(self, part: str, purpose: str) -> None:
+        super().__init__(f"this recipe has no {part}, which {purpose} needs: Recipe({part}=..., ...)")
 
 
 class RunnerBusy(RunnerError, RuntimeError):
@@ -189,7 +204,7 @@ class ExhaustedData(DataError):
 
     def __init__(self, what: str, epoch: int) -> None:
         super().__init__(
-            f"the {what} data gave no batch in epoch {epoch}: it is an iterator that can be read only once; "
+            f"the {what} data gave no batch in epoch {epoch}: it is an iterator at its end, and can be read only once; "
             f"pass something that can be iterated every epoch, e.g. a DataLoader or a list of batches"
         )
 
@@ -207,11 +222,16 @@ class ShorterData(DataError):
 class InvalidBatch(DataError):
     """A batch is not of the form that the objective takes."""
 
-    def __init__(self, batch: object) -> None:
+    def __init__(self, batch: object, *, metrics: bool = False) -> None:
         size = f" of length {len(batch)}" if isinstance(batch, Sized) else ""
+        instead = (
+            "for other batches leave metrics out, and return what is to be known as parts of a step's loss"
+            if metrics
+            else "for other batches pass step=..., a function (model, batch) -> loss"
+        )
         super().__init__(
-            f"with loss=..., a batch is a pair (inputs, targets), got {type(batch).__qualname__}{size}; "
-            f"for other batches pass step=..., a function (model, batch) -> loss"
+            f"with {'metrics' if metrics else 'loss'}=..., a batch is a pair (inputs, targets), "
+            f"got {type(batch).__qualname__}{size}; {instead}"
         )
 
 
@@ -224,7 +244,7 @@ class CheckpointNotFound(CheckpointError, FileNotFoundError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"there is no checkpoint at {path}; resume takes a checkpoint file or a run's folder with last.pt"
+            f"there is no checkpoint at {path}; expected a checkpoint file, or a run's folder with last.pt"
         )
 
 

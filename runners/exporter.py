@@ -70,6 +70,8 @@ class Exporter(ReadyRunner[ExportConfig, ExportResult]):
         if self.config.dynamic_batch:
             _ = self.example.batch_size  # there has to be one
         self._format = FORMATS[self.config.file_format]
+        self.result: ExportResult | None = None
+        """What came of the export, from ``ExportEnd`` on; None before, and where no file was written."""
 
     def _facts(self) -> Mapping[str, object]:
         return {"model": type(self.model).__qualname__, "device": str(self._device())}
@@ -83,6 +85,7 @@ class Exporter(ReadyRunner[ExportConfig, ExportResult]):
 
     def _body(self) -> ExportResult:
         config, began = self.config, perf_counter()
+        self.result = None
         described: dict[str, object] = {"format": config.file_format, "path": config.path}
         self.reach(ExportStart, **described, dynamic_batch=config.dynamic_batch)
         self._check()
@@ -90,6 +93,7 @@ class Exporter(ReadyRunner[ExportConfig, ExportResult]):
         if written is None:
             return self._result("stopped", None, 0, None)
         size, error = written
+        self.result = self._result("completed", config.path, size, error)
         self.reach(
             ExportEnd,
             **described,
@@ -98,7 +102,7 @@ class Exporter(ReadyRunner[ExportConfig, ExportResult]):
             tolerance=config.tolerance,
             duration=perf_counter() - began,
         )
-        return self._result("completed", config.path, size, error)
+        return self.result
 
     def _check(self) -> None:
         path = self.config.path

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from .errors import EmptyData, ExhaustedData, InvalidArgument, ShorterData
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -36,28 +41,23 @@ class Feed:
 
     Args:
         data: A loader, a list of batches, or anything else that can be iterated.
-        device: Where the batches go.
         name: What it is, for messages: ``training`` or ``validation``.
     """
 
-    def __init__(self, data: Iterable[Any], device: torch.device, name: str) -> None:
+    def __init__(self, data: Iterable[Any], name: str) -> None:
         if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
             raise InvalidArgument(
                 f"the {name} data is {data!r:.80} of type {type(data).__qualname__}",
                 "expected an iterable of batches, e.g. a torch DataLoader or a list",
             )
         self._data = data
-        self._device = device
         self._name = name
         self._epoch = 0
 
     @property
     def batches(self) -> int | None:
         """Batches of an epoch; None where the data does not know."""
-        try:
-            return len(cast(Sized, self._data))
-        except TypeError:  # no length, or a DataLoader of an IterableDataset without one
-            return None
+        return length(self._data)
 
     def refuse_empty(self) -> None:
         """Refuse data that is known to be empty.
@@ -69,18 +69,23 @@ class Feed:
             raise EmptyData(self._name)
 
     def epoch(
-        self, *, skip: int = 0, mark_last: bool = False, skipped: Callable[[], None] = lambda: None
+        self,
+        device: torch.device,
+        *,
+        skip: int = 0,
+        mark_last: bool = False,
+        skipped: Callable[[], None] = lambda: None,
     ) -> Iterator[Batch]:
-        """Iterate one epoch from the batch `skip` on: those before are thrown away, then `skipped` is called.
+        """Iterate one epoch on `device` from batch `skip` on: those before are thrown away, then `skipped` is called.
 
         With `mark_last`, `Batch.last` is known; where the data has no length, that takes fetching one batch ahead.
 
         Raises:
             EmptyData: the first epoch has no batch.
-            ExhaustedData: a later one has none.
+            ExhaustedData: a later one has none, or the data is an iterator at its end.
             ShorterData: it has fewer batches than `skip`.
         """
-        count, on_host = self.batches, self._device.type == "cpu"
+        count, on_host = self.batches, device.type == "cpu"
         ahead = mark_last and count is None
         batches = _with_last(self._fetch()) if ahead else ((*fetched, False) for fetched in self._fetch())
         if skip:
@@ -89,10 +94,11 @@ class Feed:
         epoch, self._epoch = self._epoch, self._epoch + 1
         index = skip - 1
         for index, (data, waited, last) in enumerate(batches, skip):
-            moved = data if on_host else to_device(data, self._device)
+            moved = data if on_host else to_device(data, device)
             yield Batch(index, moved, batch_size(data), last or index + 1 == count, count, waited)
         if index < 0:
-            raise ExhaustedData(self._name, epoch) if epoch else EmptyData(self._name)
+            spent = epoch > 0 or isinstance(self._data, Iterator)  # another run may have read it
+            raise ExhaustedData(self._name, epoch) if spent else EmptyData(self._name)
 
     def _skip(self, batches: Iterator[object], count: int) -> None:
         found = sum(1 for _ in itertools.islice(batches, count))
@@ -100,7 +106,7 @@ class Feed:
             raise ShorterData(self._name, count, found)
 
     def _fetch(self) -> Iterator[tuple[Any, float]]:
-        iterator = iter(self._data)
+        iterator = iterate(self._data)
         while True:
             begin = time.perf_counter()
             try:
@@ -132,13 +138,33 @@ def _with_last(fetched: Iterator[tuple[Any, float]]) -> Iterator[tuple[Any, floa
         yield data, waited, ahead is None
 
 
+def length(data: object) -> int | None:
+    """Return the length of `data`; None where it does not know."""
+    try:
+        return len(cast(Sized, data))
+    except (TypeError, NotImplementedError):  # no length, or a DataLoader of an IterableDataset without one
+        return None
+
+
+def iterate(data: Iterable[T]) -> Iterator[T]:
+    """Return an iterator over `data`; a map-style dataset, which need not raise IndexError, is as long as it says."""
+    count = None if hasattr(data, "__iter__") else length(data)
+    return iter(data) if count is None else map(cast("Sequence[T]", data).__getitem__, range(count))
+
+
 def to_device(value: object, device: torch.device) -> object:
-    """Return `value` with every tensor in its tuples, lists and mappings on `device`. The copies are not waited for."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
+    """Return `value` on `device`: what has a `to` itself, tuples, lists and mappings item by item.
+
+    The copies are not waited for, where `to` takes ``non_blocking``.
+    """
+    move = getattr(value, "to", None)
+    if isinstance(value, Tensor) or (callable(move) and _takes_non_blocking(move)):
+        return cast("Tensor", value).to(device, non_blocking=True)
+    if callable(move):
+        return move(device)
     if isinstance(value, Mapping):
         mapping = cast("Mapping[object, object]", value)
-        return {key: to_device(item, device) for key, item in mapping.items()}
+        return _replace_items(mapping, {key: to_device(item, device) for key, item in mapping.items()})
     if isinstance(value, (list, tuple)):
         items = cast("Sequence[object]", value)
         moved = [to_device(item, device) for item in items]
@@ -147,17 +173,63 @@ def to_device(value: object, device: torch.device) -> object:
     return value
 
 
+def _takes_non_blocking(move: Callable[..., object]) -> bool:
+    parameters = inspect.signature(move).parameters
+    return "non_blocking" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _replace_items(mapping: Mapping[object, object], items: dict[object, object]) -> object:
+    """Return a copy of `mapping`, with all that it has besides, with `items`; a plain dict if it cannot be changed."""
+    try:
+        changed = cast("MutableMapping[object, object]", copy.copy(mapping))
+        changed.update(items)
+    except (TypeError, AttributeError):
+        return items
+    return changed
+
+
 def batch_size(batch: object) -> int:
-    """Return the number of samples in `batch`: the length of the first tensor in it; 1 where there is none."""
-    first = next(_tensors(batch), None)
-    return first.shape[0] if first is not None and first.dim() else 1
+    """Return the number of samples in `batch`, as far as it can be seen; 1 where there is nothing to go by.
+
+    A batch that has a `batch_size` says it. In a pair or a mapping the first part that can be measured counts: a tensor
+    by its length, a list or tuple of tensors by its own, e.g. images of different sizes.
+    """
+    size = _size(batch)
+    if size is None:
+        size = _first_size(_parts(batch))
+    return 1 if size is None else size
 
 
-def _tensors(value: object) -> Iterator[Tensor]:
+def _size(value: object) -> int | None:
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0])
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(cast("Mapping[object, object]", value).values()))
-    elif isinstance(value, (list, tuple)):
-        for item in cast("Sequence[object]", value):
-            yield from _tensors(item)
+        return value.shape[0] if value.dim() else None
+    said = getattr(value, "batch_size", None)
+    return said if isinstance(said, int) else None
+
+
+def _first_size(parts: Collection[object]) -> int | None:
+    for part in parts:
+        size, items = _size(part), _parts(part)
+        if size is None:
+            size = _first_size(items) if isinstance(part, Mapping) else _listed_size(items, parts)
+        if size is not None:
+            return size
+    return None
+
+
+def _listed_size(items: Collection[object], beside: Collection[object]) -> int | None:
+    """Return how many samples a list makes that stands in a batch with what is `beside` it."""
+    if _first_size(items) is None:
+        return None
+    # Where a tensor beside it is as long as each of its own, the list is of several inputs of these samples.
+    lengths = {_size(item) for item in items} - {None}
+    several = len(lengths) == 1 and lengths <= {_size(part) for part in beside if isinstance(part, Tensor)}
+    return lengths.pop() if several else len(items)
+
+
+def _parts(value: object) -> Collection[object]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value).values()
+    return cast("Collection[object]", value) if isinstance(value, (list, tuple)) else ()

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ..schemas import Event
-from .control import Awaited
+from .control import Awaited, wait_while_open
 from .errors import RunEnded, StageNotReached
 from .hooks import Hook, Hooks
 
 E = TypeVar("E", bound=Event)
 
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks at whether the holder's loop is still open; only a closed loop needs them."""
+
+def in_words(types: Iterable[type[Event] | str]) -> str:
+    """Return what is waited for, for messages."""
+    return " or ".join(cls if isinstance(cls, str) else cls.__name__ for cls in types) or "any event"
 
 
 class Holds:
@@ -64,7 +66,7 @@ class Hold(Generic[E]):
         self._holds = holds
         self._where = where
         self._timeout = timeout
-        self._wanted = " or ".join(str(getattr(cls, "__name__", cls)) for cls in types) or "any event"
+        self._wanted = in_words(types)
         self._types = types
         self._offer: concurrent.futures.Future[E] = concurrent.futures.Future()
         self._released = threading.Event()
@@ -124,13 +126,8 @@ class Hold(Generic[E]):
             return
         if wanted and self._offer.set_running_or_notify_cancel():
             self._offer.set_result(event)
-            self._stand()
-
-    def _stand(self) -> None:
-        # A holder that leaves, fails or is cancelled lets go. Only one whose loop was closed abruptly cannot.
-        while not self._released.wait(_LOOK_AGAIN):
-            if self._loop is not None and self._loop.is_closed():
-                return
+            # A holder that leaves, fails or is cancelled lets go. Only one whose loop was closed abruptly cannot.
+            wait_while_open(self._loop, self._released.wait)
 
     def _fail(self, error: BaseException) -> None:
         if not self._offer.done() and self._offer.set_running_or_notify_cancel():

@@ -19,10 +19,9 @@ from ..schemas import (
     RunEvent,
     TrainEvent,
     ValEvent,
-    find_event,
     find_events,
 )
-from .control import Awaited
+from .control import Awaited, wait_while_open
 from .errors import HookInterrupted, InvalidHook, UnreachableStage
 
 E = TypeVar("E", bound=Event)
@@ -30,9 +29,6 @@ T = TypeVar("T")
 
 _FAMILIES = (RunEvent, TrainEvent, ValEvent, PredictEvent, ExportEvent, BusEvent)
 """Events of which each belongs to certain runners, or to the bus."""
-
-_LOOK_AGAIN = 1.0
-"""Seconds between two looks at whether the loop of an async hook is still open; only a closed loop needs them."""
 
 
 class Hook(Generic[E, T]):
@@ -99,9 +95,8 @@ class Hooks(Generic[T]):
             UnreachableStage: this runner never reaches it.
             InvalidHook: `function` is not callable, or not with ``(event, runner)``.
         """
-        classes = find_events(types)
-        self._refuse_unreachable(classes)
-        check_callable(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`")
+        classes = self.reachable(types)
+        _check(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`")
         return self._add(Hook(function, classes, self))
 
     def add_callback(self, name: str, function: Callable[[T], object]) -> Hook[Any, T]:
@@ -112,16 +107,23 @@ class Hooks(Generic[T]):
             UnreachableStage: this runner never reaches it.
             InvalidHook: `function` is not callable, or not with ``(runner)``.
         """
-        event = find_event(name)
-        self._refuse_unreachable([event])
-        check_callable(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`")
+        (event,) = self.reachable([name])
+        _check(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`")
         return self._add(Hook(_without_event(function), (event,), self))
 
-    def _refuse_unreachable(self, types: Iterable[type[Event]]) -> None:
+    def reachable(self, types: Iterable[type[Event] | str]) -> tuple[type[Event], ...]:
+        """Return the classes that `types` mean, each of which this runner may reach.
+
+        Raises:
+            UnknownEventName: no event has that name.
+            UnreachableStage: this runner never reaches it.
+        """
+        classes = find_events(types)
         foreign = tuple(family for family in _FAMILIES if family not in self._stages)
-        for cls in types:
+        for cls in classes:
             if issubclass(cls, foreign):
                 raise UnreachableStage(self._runner, cls.__name__, (family.__name__ for family in self._stages))
+        return classes
 
     def remove(self, hook: Hook[Any, T]) -> None:
         """Take `hook` off; nothing happens if it is off already."""
@@ -154,22 +156,24 @@ def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], obje
     return call
 
 
-def check_callable(function: object, arguments: int, expected: str) -> None:
-    """Refuse `function` now if calling it with that many positional arguments would fail later.
+def _check(function: object, arguments: int, expected: str) -> None:
+    if problem := why_not_callable(function, arguments):
+        raise InvalidHook(function, expected, problem)
 
-    Raises:
-        InvalidHook: it is not callable, or takes other arguments.
-    """
+
+def why_not_callable(function: object, arguments: int) -> str | None:
+    """Say why calling `function` with that many positional arguments would fail; None: it would not."""
     if not callable(function):
-        raise InvalidHook(function, expected, f"{type(function).__qualname__} is not callable")
+        return f"{type(function).__qualname__} is not callable"
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have no signature; the call will tell
-        return
+        return None
     try:
         signature.bind(*range(arguments))
     except TypeError as error:
-        raise InvalidHook(function, expected, f"it takes {signature} ({error})") from None
+        return f"it takes {signature} ({error})"
+    return None
 
 
 def wait_for(
@@ -189,19 +193,14 @@ def wait_for(
             awaitable.close()
         raise HookInterrupted(hook, event) from None
     try:
-        _wait_while_open(future, loop)
-        future.result(timeout=0)
+        # A loop that is shut down in order cancels the hook, which ends the wait; one closed abruptly forgets it.
+        if not wait_while_open(loop, lambda seconds: bool(concurrent.futures.wait([future], seconds).done)):
+            raise concurrent.futures.CancelledError
+        future.result()
     except concurrent.futures.CancelledError:
         raise HookInterrupted(hook, event) from None
     finally:
         future.cancel()
-
-
-def _wait_while_open(future: concurrent.futures.Future[None], loop: asyncio.AbstractEventLoop) -> None:
-    # A loop that is shut down in order cancels the hook, which ends the wait; one closed abruptly forgets it.
-    while not concurrent.futures.wait([future], timeout=_LOOK_AGAIN).done:
-        if loop.is_closed():
-            raise concurrent.futures.CancelledError
 
 
 async def _counted(awaitable: Awaitable[object], awaited: Awaited) -> None:

@@ -10,15 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from .errors import InvalidModel, RunnerError
-
-
-class DeviceUnavailable(RunnerError, RuntimeError):
-    """The device that was asked for cannot be used here."""
-
-    def __init__(self, name: str, error: Exception) -> None:
-        first = next(iter(str(error).splitlines()), type(error).__qualname__)
-        super().__init__(f"device={name!r} cannot be used: {first}; expected one that is there, e.g. 'auto' or 'cpu'")
+from .errors import DeviceUnavailable, InvalidModel
 
 
 def check_model(model: object) -> nn.Module:

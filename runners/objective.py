@@ -15,7 +15,7 @@ from .errors import InvalidBatch, InvalidObjective
 
 LossValue = Tensor | Mapping[str, Tensor]
 LossFunction = Callable[[Any, Any], LossValue]
-"""``loss(outputs, targets)``; the tensors of a mapping are added up."""
+"""``loss(outputs, targets)``, a tensor of one element; the tensors of a mapping are added up."""
 StepFunction = Callable[[nn.Module, Any], LossValue]
 """``step(model, batch)``; it calls the model itself."""
 
@@ -42,11 +42,6 @@ class Loss:
         if not value:
             raise InvalidObjective("the loss is an empty mapping", "expected at least one scalar tensor by name")
         return cls(functools.reduce(operator.add, value.values()), value)
-
-    @property
-    def scalars(self) -> list[Tensor]:
-        """The sum, where there is more than one part, and the parts: what `fields` takes, as numbers."""
-        return [*([self.total] if len(self.parts) > 1 else []), *self.parts.values()]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +75,14 @@ class Objective:
         self._loss = loss
         self._step = step
 
+    def __bool__(self) -> bool:
+        return self._loss is not None or self._step is not None
+
+    @property
+    def same_in_validation(self) -> bool:
+        """Whether validation has the losses of training: a step may look at the model's mode."""
+        return self._loss is not None
+
     def to(self, device: torch.device) -> None:
         """Move a loss that is a module, e.g. one with class weights, to `device`."""
         if isinstance(self._loss, nn.Module):
@@ -99,10 +102,17 @@ class Objective:
         stepped = None if self._step is None else Loss.of(self._step(model, batch))
         if stepped is not None and not outputs:
             return Evaluated(stepped, None, None)
-        inputs, targets = _pair(batch)
+        inputs, targets = self._pair(batch)
         computed = model(inputs)
         loss = stepped if self._loss is None else Loss.of(self._loss(computed, targets))
         return Evaluated(loss, computed, targets)
+
+    def _pair(self, batch: object) -> tuple[Any, Any]:
+        given: object = batch
+        items = cast("Sequence[object]", given) if isinstance(batch, (tuple, list)) else ()
+        if len(items) != 2:
+            raise InvalidBatch(given, metrics=self._loss is None)
+        return items[0], items[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +128,3 @@ class Evaluated:
         """The loss, where there must be one."""
         assert self.loss is not None
         return self.loss
-
-
-def _pair(batch: object) -> tuple[Any, Any]:
-    given: object = batch
-    items = cast("Sequence[object]", given) if isinstance(batch, (tuple, list)) else ()
-    if len(items) != 2:
-        raise InvalidBatch(given)
-    return items[0], items[1]

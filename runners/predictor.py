@@ -26,15 +26,15 @@ from ..schemas import (
 )
 from ..schemas.run import Kind
 from .control import running_loop
-from .errors import WouldDeadlock
+from .errors import InvalidArgument, WouldDeadlock
 from .feed import to_device
-from .hooks import check_callable
+from .hooks import why_not_callable
 from .inference import check_model, evaluating, precision, resolve_device
 from .predict.batches import PredictBatch, check_results, describe, forward, rows, stack
 from .predict.config import PredictConfig, PredictResult
-from .predict.data import as_data
+from .predict.data import ResultsData
 from .predict.errors import NoBatch
-from .predict.feeds import AsyncFeed, Feed, SyncFeed, check_source, check_synchronous
+from .predict.inputs import AsyncInputs, Inputs, SyncInputs, check_source, check_synchronous
 from .predict.session import PredictControl, Prediction, StreamedPrediction
 from .predict.stream import CLOSE_TIMEOUT, PredictStream
 from .predict.tally import Tally, Watch
@@ -58,7 +58,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     ``stream(source)`` is an iterator and an async iterator over the results, ``run(source)`` returns them all, and
     ``start(source)`` does that in a thread. A source is any iterable of inputs: a list, a generator, a tensor or
     array whose first dimension is the batch, a `DataLoader` (the rows of its batches, of the first element where
-    they are tuples); for ``start`` and ``async for`` also an async iterable, which is read on the caller's event loop.
+    they are tuples; those of mappings are mappings); for ``start`` and ``async for`` also an async iterable, which is
+    read on the caller's event loop.
 
     During a batch `batch` and `results` can be read by hooks and callbacks. What a callback at
     ``on_predict_batch_end`` puts into `results` is what the reader gets; the event has the results before that.
@@ -75,7 +76,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     Raises:
         InvalidModel: `model` is no module.
         InvalidConfig: a setting does not exist or cannot have that value.
-        InvalidHook: `preprocess` or `postprocess` cannot be called as described.
+        InvalidArgument: `preprocess` or `postprocess` cannot be called as described.
     """
 
     kind: ClassVar[Kind] = "predict"
@@ -117,8 +118,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self.model = check_model(model)
         self._preprocess = preprocess or stack
         self._postprocess = cast("Postprocess[R]", postprocess or rows)
-        check_callable(self._preprocess, 1, "preprocess, a function of (inputs)")
-        check_callable(self._postprocess, 2, "postprocess, a function of (outputs, batch)")
+        _check_function("preprocess", self._preprocess, "inputs")
+        _check_function("postprocess", self._postprocess, "outputs", "batch")
         self.results: Iterable[Any] = []
         """The results of the batch; a callback may put others in their place."""
         self._batch: PredictBatch | None = None
@@ -152,8 +153,10 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             before_blocking=partial(self._refuse_to_hold_up_loop, prediction),
         )
 
-    def run(self, source: Iterable[Any]) -> PredictResult[R]:
+    def run(self, source: Iterable[Any], *, collect: bool = True) -> PredictResult[R]:
         """Predict in the calling thread and return all results.
+
+        Without `collect` only the events have them, and the source may be endless.
 
         In the main thread, SIGINT and SIGTERM stop the run at the next batch; a second SIGINT raises KeyboardInterrupt.
 
@@ -162,7 +165,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             WouldDeadlock: this thread runs the loop that the bus's callbacks need.
             SourceUnusable: `source` is nothing to take inputs from, or is asynchronous.
         """
-        prediction: Prediction[R] = Prediction(check_synchronous(source, "use `start(source)`"))
+        prediction: Prediction[R] = Prediction(check_synchronous(source, "use `start(source)`"), collect=collect)
         self._wait_for_abandoned()
         return self._run(partial(self._begin_prediction, prediction))
 
@@ -180,37 +183,37 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     # ---- what happens in a run
 
-    def _open_feed(self) -> Feed:
+    def _open(self) -> Inputs:
         source = self._prediction.source
         if isinstance(source, AsyncIterable):
-            return AsyncFeed(source, self._loop or self.bus.loop)
-        return SyncFeed(source)
+            return AsyncInputs(source, self._loop or self.bus.loop)
+        return SyncInputs(source)
 
     def _facts(self) -> Mapping[str, object]:
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
 
     def _body(self) -> PredictResult[R]:
-        tally = Tally()
         self.model.to(self.device)
-        with closing(self._open_feed()) as feed, evaluating(self.model):
-            batches = None if feed.total is None else math.ceil(feed.total / self.config.batch_size)
-            self.reach(PredictStart, source=feed.name, batch_size=self.config.batch_size, batches=batches)
-            exhausted = self._predict_all(feed, batches, tally)
+        with closing(self._open()) as inputs, evaluating(self.model):
+            batches = None if inputs.total is None else math.ceil(inputs.total / self.config.batch_size)
+            self.reach(PredictStart, source=inputs.name, batch_size=self.config.batch_size, batches=batches)
+            tally = Tally()
+            exhausted = self._predict_all(inputs, batches, tally)
         self.reach(
             PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
         )
         return self._result(tally, exhausted)
 
-    def _predict_all(self, feed: Feed, batches: int | None, tally: Tally) -> bool:
+    def _predict_all(self, inputs: Inputs, batches: int | None, tally: Tally) -> bool:
         """Predict for as long as somebody wants results; return whether the source came to its end."""
         demand = self._prediction.demand
         while demand.wait() and not self._interrupted():
-            inputs = feed.take(self.config.batch_size, demand)
+            taken = inputs.take(self.config.batch_size, demand)
             if demand.over:
                 return False
-            if not inputs:
+            if not taken:
                 return True
-            self._batch = describe(inputs, tally.inputs, feed.total, self._prediction.source)
+            self._batch = describe(taken, tally.inputs, inputs.total, self._prediction.source)
             self._predict(self._batch, batches, tally)
         return False
 
@@ -224,7 +227,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         speed = watch.speed()
         self.reach(PredictPostprocessEnd, **described, results=size, speed=speed)
         results = self.results = list(self.results)
-        data = tuple(map(as_data, results)) if self.config.publish_results else ()
+        data = ResultsData(results) if self.config.publish_results else ()
         self.reach(PredictBatchEnd, **described, inputs=names, results=data, speed=speed)
         self._prediction.deliver(list(self.results))
         tally.count(watch)
@@ -310,3 +313,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _has_async_hooks(self) -> bool:
         hooks = (hook for event in events() for hook in self._hooks.of(event))
         return any(inspect.iscoroutinefunction(inspect.unwrap(hook)) for hook in hooks)
+
+
+def _check_function(name: str, function: object, *arguments: str) -> None:
+    if problem := why_not_callable(function, len(arguments)):
+        raise InvalidArgument(f"{name}={function!r:.80}: {problem}", f"expected a function of ({', '.join(arguments)})")

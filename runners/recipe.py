@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..bus import Bus
 from .config import TrainConfig, ValConfig
-from .errors import RunnerError
+from .errors import IncompleteRecipe
 from .exporter import ExportConfig, Exporter
 from .objective import LossFunction, StepFunction
 from .predictor import Postprocess, PredictConfig, Predictor, Preprocess
-from .train.checkpoint import load_weights
+from .train.fitting import load_weights
 from .train.random_state import seed_everything
 from .trainer import Trainer
 from .validator import Validator
@@ -30,13 +30,6 @@ T = TypeVar("T")
 
 Weights = str | os.PathLike[str]
 """A checkpoint that a trainer wrote, or the folder with its checkpoints: then the best."""
-
-
-class IncompleteRecipe(RunnerError, LookupError):
-    """The recipe lacks a part that is needed for what was asked."""
-
-    def __init__(self, part: str, purpose: str) -> None:
-        super().__init__(f"this recipe has no {part}, which {purpose} needs: Recipe({part}=..., ...)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +184,8 @@ class Recipe:
             return _needed(self.export, "export", "export without a path")
         if self.export is None:
             return ExportConfig(path=Path(path))
-        return self.export.with_(path=Path(path), format=None)
+        opset = self.export.opset if Path(path).suffix == ".onnx" else None  # no other format has any
+        return self.export.with_(path=Path(path), format=None, opset=opset)
 
     def trained(self, weights: Weights | None = None) -> nn.Module:
         """Return a module, with `weights` or fresh ones.

@@ -19,6 +19,7 @@ class RunResult(BaseModel, frozen=True):
     attempt: int = Field(default=1, description="Attempt of the run, from 1; a resumed run has the next one.")
     outcome: Literal["completed", "stopped"] = Field(description="`completed` by itself, or `stopped` by request.")
     reason: str | None = Field(default=None, description="Why it ended where that is not obvious.")
+    signal: int | None = Field(default=None, description="Number of the signal that stopped it, if one did.")
     duration: float = Field(description="Seconds from the run's begin to this result.")
 
 

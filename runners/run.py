@@ -17,7 +17,7 @@ from ..bus import Bus, Mark, PolicyKeywords, Stream
 from ..schemas import Event
 from .control import Control
 from .errors import RunEnded, StageNotReached
-from .hold import Hold, Holds
+from .hold import Hold, Holds, in_words
 from .results import RunResult
 
 R = TypeVar("R", bound=RunResult)
@@ -63,6 +63,7 @@ class Run(Generic[R]):
             outcome = self._over()
             del self  # the error's traceback has this frame: it must not keep a handle alive that nobody holds any more
             outcome.set_exception(error)
+            del outcome  # nor, by a cycle, all that the run had
         else:
             self._over().set_result(result)
 
@@ -102,7 +103,10 @@ class Run(Generic[R]):
         if not concurrent.futures.wait([self._outcome], timeout).done:
             raise StageNotReached(self.id, "its end", timeout)
         self._unasked.detach()
-        return self._outcome.result()
+        try:
+            return self._outcome.result()
+        finally:
+            del self  # as in `_work`
 
     def __await__(self) -> Generator[Any, None, R]:
         if not self.done():
@@ -115,6 +119,7 @@ class Run(Generic[R]):
         finally:
             if self.done():
                 self._unasked.detach()
+            del self  # as in `_work`
 
     # ---- steering
 
@@ -163,11 +168,13 @@ class Run(Generic[R]):
         """Wait for the next event of this run among `types` for which `where` is true, and return it.
 
         Raises:
+            UnreachableStage: this runner never reaches one of `types`.
             RunEnded: the run was over before.
             StageNotReached: it did not come within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.
         """
-        wanted = " or ".join(str(getattr(cls, "__name__", cls)) for cls in types) or "any event"
+        self._holds.hooks.reachable(types)
+        wanted = in_words(types)
         if self.done():
             raise RunEnded(self.id, wanted)
         self._holds.awaited.refuse(f"run.next({wanted})")
@@ -197,6 +204,7 @@ class Run(Generic[R]):
         A context manager, async and sync, that gives the event; inside the block the runner's model, optimizer and
         everything else stand still. Entering it raises:
 
+            UnreachableStage: this runner never reaches one of `types`.
             RunEnded: the run was over before.
             StageNotReached: the stage was not reached within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.

@@ -63,7 +63,8 @@ class Runner(ABC, Generic[C, R]):
 
     Args:
         config: The settings.
-        bus: Where to publish. Default: a bus of its own, which every run closes at its end.
+        bus: Where to publish. Default: a bus of its own for each run, closed at the end of `run`, and after `start`
+            once nobody holds the handle any more.
     """
 
     kind: ClassVar[Kind]
@@ -105,7 +106,7 @@ class Runner(ABC, Generic[C, R]):
 
     @property
     def bus(self) -> Bus:
-        """Where this runner publishes. A bus of its own is closed with the run: for several runs, pass one."""
+        """Where this runner publishes. A bus of its own is for one run, see `Runner`: for several runs, pass one."""
         if self._given_bus is not None:
             return self._given_bus
         if self._own_bus is None:
@@ -123,7 +124,9 @@ class Runner(ABC, Generic[C, R]):
         with self._occupied():
             begin(None)
             with self._bus_closed_after(), stop_on_signals(self._control.stop):
-                return self._execute()
+                result = self._execute()
+        stopped_by = self._control.signal if result.outcome == "stopped" else None
+        return result if stopped_by is None else result.model_copy(update={"signal": stopped_by})
 
     def _start(self, begin: Begin) -> Run[R]:
         """Run in a worker thread and return its handle at once."""
@@ -174,6 +177,7 @@ class Runner(ABC, Generic[C, R]):
 
         Raises:
             UnknownEventName: no event has that name.
+            UnreachableStage: this runner never reaches it.
             InvalidHook: not callable, or not with (event, runner).
         """
 
@@ -187,6 +191,7 @@ class Runner(ABC, Generic[C, R]):
 
         Raises:
             UnknownEventName: there is no such callback; the message lists the closest.
+            UnreachableStage: this runner never reaches it.
             InvalidHook: not callable, or not with (runner).
         """
         return self._hooks.add_callback(name, function)
@@ -209,7 +214,7 @@ class Runner(ABC, Generic[C, R]):
 
     def _interrupted(self) -> bool:
         """Between two batches: stand still while paused, then say whether to stop."""
-        return self._control.requested and self._control.attend()
+        return self._control.interrupted()
 
     def _call(self, hooks: tuple[Hook[Any, Any], ...], event: Event) -> None:
         for hook in hooks:
@@ -254,9 +259,7 @@ class Runner(ABC, Generic[C, R]):
         self.reach(
             RunEnd,
             kind=self.kind,
-            outcome=ending.outcome,
-            reason=ending.reason,
-            error=ending.error,
+            **vars(ending),
             duration=self._source.elapsed(),
         )
 
@@ -353,8 +356,12 @@ class _Errors:
 
     def none_or_raise(self, result: R | None) -> R:
         """Return `result`, or raise the first error."""
-        if self._first is not None:
-            raise self._first
+        error, self._first = self._first, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback has this frame: a cycle would keep all that the run had, until it is collected
         assert result is not None  # without an error the body has returned one
         return result
 

@@ -54,8 +54,8 @@ class Snapshot(ABC):
         """Wait for the values and return them as an event's fields."""
 
 
-class Mean:
-    """A running mean of scalars, weighted, that stays where the scalars are until it is read."""
+class Sums:
+    """Running sums of scalars, weighted, that stay where the scalars are until they are read."""
 
     def __init__(self, scalars: Scalars) -> None:
         self._scalars = scalars
@@ -67,13 +67,9 @@ class Mean:
         self._sums = _add(self._sums, snapshot.row, weight)
         self.weight += weight
 
-    def sums(self) -> list[float]:
-        """Wait for the weighted sums and return them."""
-        return self._scalars.read(self._sums)
-
     def read(self) -> list[float]:
-        """Wait for the means and return them; none where nothing was counted."""
-        return [total / self.weight for total in self.sums()]
+        """Wait for the sums and return them; none where nothing was counted."""
+        return self._scalars.read(self._sums)
 
     def restore(self, sums: Sequence[float], weight: float) -> None:
         """Go on from `sums` that were saved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -27,14 +28,16 @@ from .results import TrainResult
 from .runner import Ending, ReadyRunner
 from .scalars import scalars_of
 from .train.distributed import Group, join
-from .train.keeper import Keeper, Parts, Saved, read_fitting, refuse_other_run
+from .train.fitting import Parts, Saved, read_fitting
+from .train.keeper import Keeper, refuse_other_run
+from .train.plain import refuse_unsavable
 from .train.progress import Progress
 from .train.random_state import deterministic, seed_everything
 from .train.schedule import Schedule
 from .train.stepper import Stepper
 from .train.training import Setup, Training
 from .val.evaluation import Evaluator, Setting
-from .val.metrics import Fitness, Meters
+from .val.metrics import Fitness, Meters, refuse_same_names
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
@@ -45,9 +48,11 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
 
     Args:
         model: Any module. It is moved to the device, and holds the last weights at the end.
-        train: Any iterable of batches, e.g. a DataLoader; iterated once every epoch.
-        loss: ``loss(outputs, targets)``, a scalar tensor or a mapping of them, which are added up. A batch is then a
-            pair of inputs and targets, and the outputs are ``model(inputs)``.
+        train: Any iterable of batches, e.g. a DataLoader; iterated once every epoch. A batch has as many samples as its
+            first tensor is long, or as its ``batch_size`` says.
+        loss: ``loss(outputs, targets)``, a tensor of one element, the mean over the samples, or a mapping of such
+            tensors, the same in every batch, which are added up. A batch is then a pair of inputs and targets, and the
+            outputs are ``model(inputs)``.
         step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form.
         optimizer: An optimizer, or a function that makes one of the model's parameters.
         val: Validation batches; None: no validation.
@@ -85,13 +90,19 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self.optimizer = _make_optimizer(optimizer, model)
         self.progress = Progress()
         self.device = torch.device("cpu")
-        self._train = train
-        self._val = val
+        self.batch: Any = None
+        """The batch in work, of training or validation, on the device; None between them."""
+        self.loss: Tensor | None = None
+        """Its loss, as soon as it is computed, without history. Reading its value waits for the device."""
+        self._feed = Feed(train, "training")
+        self._val_feed = None if val is None else Feed(val, "validation")
         self._objective = Objective(loss, step)
         self._meters = Meters(metrics)
         self._schedule = Schedule(scheduler, self.optimizer, self.config.schedule)
         self._group = Group()
+        self._fitness = Fitness(self.config.fitness, self.config.mode)
         self._saved: Saved | None = None
+        self._resumed_from: Path | None = None
         self._stepper: Stepper | None = None
         self._keeper: Keeper | None = None
         self._folder = Path()
@@ -99,13 +110,13 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self._check_arguments()
 
     def _check_arguments(self) -> None:
-        for name, data in (("training", self._train), ("validation", self._val)):
-            if data is not None:
-                Feed(data, self.device, name)
         needs = {"metrics": bool(self._meters), "patience": self.config.patience, "fitness": self.config.fitness}
         for name, given in needs.items():
-            if given and self._val is None:
+            if given and self._val_feed is None:
                 raise InvalidArgument(f"{name} needs validation data", f"pass val=..., or leave {name} out")
+        metrics = self._meters.names
+        refuse_same_names(metrics, ["loss"])
+        self._schedule.refuse_other(self._fitness.direction(metrics, ["loss"]) if self._val_feed else "min")
 
     # ---- what hooks and callbacks may look at; between two runs, the end of the last one
 
@@ -168,11 +179,14 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             raise
 
     def _check(self) -> Identity:
-        """Check data, checkpoint and folder before anything is touched; return the run's identity."""
-        for name, data in (("training", self._train), ("validation", self._val)):
-            if data is not None:
-                Feed(data, self.device, name).refuse_empty()
+        """Check data, state, checkpoint and folder before anything is touched; return the run's identity."""
+        for feed in (self._feed, self._val_feed):
+            if feed is not None:
+                feed.refuse_empty()
+        if self.config.save:
+            refuse_unsavable(self._parts.state())
         self._saved = self._read_checkpoint()
+        self._resumed_from = None if self._saved is None else self._saved.path
         made = Identity(self.config.name or new_run_id(self.kind)) if self._saved is None else self._saved.identity
         identity = replace(self._group.share(made), rank=self._group.rank)
         beside = Path("runs", identity.run) if self._saved is None else self._saved.path.parent
@@ -180,13 +194,15 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         own = self._saved is not None and self._folder.resolve() == beside.resolve()
         if self.config.save and not self.config.overwrite and not own:
             refuse_other_run(self._folder)
+        if self._saved is not None and identity.rank == 0:
+            self._saved.note(identity)
         return identity
 
     def _read_checkpoint(self) -> Saved | None:
         if self.config.resume is None:
             return None
-        averaged, size = self.config.ema_decay is not None, self._group.size
-        saved = read_fitting(self.config.resume, self._parts, averaged=averaged, size=size)
+        averaged, generators = self.config.ema_decay is not None, len(self._feed.generators())
+        saved = read_fitting(self.config.resume, self._parts, self._group, averaged=averaged, generators=generators)
         name = self.config.name
         if name is not None and name != saved.identity.run:
             problem = f"it belongs to run {saved.identity.run!r}, but name={name!r} was given"
@@ -202,7 +218,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             "model": type(self.model).__qualname__,
             "device": str(self.device),
             "world_size": self._group.size,
-            "resumed_from": None if self._saved is None else self._saved.path,
+            "resumed_from": self._resumed_from,
         }
 
     def _body(self) -> TrainResult:
@@ -213,10 +229,12 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
     def _make_ready(self) -> Training:
         self.reach(PretrainRoutineStart, epochs=self.config.epochs)
         setup, resumed = self._set_up(), None
-        if self._saved is None:
+        saved, self._saved = self._saved, None  # as large as the model: nobody needs it any more
+        if saved is None:
             self.progress = Progress()
+            self._schedule.begin()
         else:
-            self.progress, resumed = setup.keeper.load(self._saved)
+            self.progress, resumed = setup.keeper.load(saved)
         self.model.train()
         self.optimizer.zero_grad()
         self._reach_ready(setup)
@@ -231,14 +249,16 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         scalars = scalars_of(device)
         self._stepper = stepper = Stepper(self.model, self.optimizer, self._objective, config, device, group)
         self._held.callback(stepper.close)
-        self._keeper = keeper = Keeper(self._folder, self._identity, self._parts, stepper, group)
+        new = self._saved is None
+        self._keeper = keeper = Keeper(self._folder, self._identity, self._parts, stepper, group, replaces=new)
         if config.save:
-            keeper.open(clear=self._saved is None)
+            keeper.open()
         return Setup(
             config=config,
+            device=device,
             group=group,
             scalars=scalars,
-            feed=Feed(self._train, device, "training"),
+            feed=self._feed,
             stepper=stepper,
             schedule=self._schedule,
             keeper=keeper,
@@ -246,11 +266,9 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         )
 
     def _evaluator(self, setting: Setting) -> Evaluator | None:
-        if self._val is None:
+        if self._val_feed is None:
             return None
-        fitness = Fitness(self.config.fitness, self.config.mode)
-        feed = Feed(self._val, self.device, "validation")
-        return Evaluator(self, setting, feed, self._objective, self._meters, fitness)
+        return Evaluator(self, setting, self._val_feed, self._objective, self._meters, self._fitness)
 
     def _reach_ready(self, setup: Setup) -> None:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
@@ -259,12 +277,13 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             parameters=sum(size for size, _ in sizes),
             trainable=sum(size for size, trained in sizes if trained),
             batches=setup.feed.batches,
-            val_batches=None if setup.evaluator is None else setup.evaluator.feed.batches,
-            resumed_from=None if self._saved is None else self._saved.path,
+            val_batches=None if self._val_feed is None else self._val_feed.batches,
+            resumed_from=self._resumed_from,
         )
 
     def _result(self, ending: Ending) -> TrainResult:
-        progress = self.progress
+        progress, keeper = self.progress, self._keeper
+        assert keeper is not None  # made before the loop that has ended
         return TrainResult(
             run=self._identity.run,
             attempt=self._identity.attempt,
@@ -275,15 +294,12 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             step=progress.step,
             losses=progress.losses,
             metrics=progress.metrics,
-            best_fitness=progress.best_fitness,
-            best_epoch=progress.best_epoch,
-            best=self.best,
-            last=self.last,
+            **keeper.standing(progress),
         )
 
     def _teardown(self, ending: Ending) -> None:
         try:
-            self.reach(Teardown, outcome=ending.outcome, reason=ending.reason, error=ending.error)
+            self.reach(Teardown, **vars(ending))
         finally:
             self._held.close()
 
@@ -298,6 +314,12 @@ def _make_optimizer(
         raise InvalidArgument(
             f"the optimizer is {made!r:.80} of type {type(made).__qualname__}",
             "expected a torch Optimizer, or a function that makes one of the parameters",
+        )
+    closure = inspect.signature(type(made).step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise InvalidArgument(
+            f"{type(made).__qualname__} calls for the loss several times a step",
+            "use one whose step() needs no closure, e.g. Adam",
         )
     own = {id(parameter) for parameter in model.parameters()}
     if not any(id(parameter) in own for group in made.param_groups for parameter in group["params"]):

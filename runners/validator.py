@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..bus import Bus
 from ..schemas import ValEvent
@@ -21,7 +21,7 @@ from .results import ValResult
 from .runner import ReadyRunner
 from .scalars import scalars_of
 from .val.evaluation import Evaluation, Evaluator, Setting
-from .val.metrics import Fitness, Meters
+from .val.metrics import Fitness, Meters, refuse_same_names
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
@@ -33,8 +33,9 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
     Args:
         model: Any module. It is moved to the device and stays there; every submodule gets back the mode it had.
         data: Any iterable of batches, e.g. a DataLoader.
-        loss: ``loss(outputs, targets)``, a scalar tensor or a mapping of them. A batch is then a pair of inputs and
-            targets, and the outputs are ``model(inputs)``.
+        loss: ``loss(outputs, targets)``, a tensor of one element, the mean over the samples, or a mapping of such
+            tensors, the same in every batch. A batch is then a pair of inputs and targets, and the outputs are
+            ``model(inputs)``.
         step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form.
         metrics: A torchmetrics Metric, a MetricCollection or a mapping of metrics by name.
         bus: Where to publish. Default: a bus of its own.
@@ -64,15 +65,40 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         super().__init__((config or ValConfig()).with_(**overrides), bus=bus)
         self.model = check_model(model)
         self.device = torch.device("cpu")
-        self._data = data
+        self.batch: Any = None
+        """The batch in work, on the device; None between them."""
+        self.loss: Tensor | None = None
+        """Its loss, where there is one, as soon as it is computed. Reading its value waits for the device."""
         self._meters = Meters(metrics)
         self._objective = Objective(loss, step, needed=not self._meters)
-        self._feed = Feed(data, self.device, "validation")
+        self._feed = Feed(data, "validation")
+        self._found: Evaluation | None = None
+        if self._objective:
+            refuse_same_names(self._meters.names, ["loss"])
+
+    # ---- what hooks and callbacks may look at; between two runs, the end of the last one
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics by name, once they are computed: from ``ValEnd`` on."""
+        return {} if self._found is None else self._found.metrics
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """The mean losses by name, from ``ValEnd`` on."""
+        return {} if self._found is None else self._found.losses
+
+    @property
+    def fitness(self) -> float | None:
+        """The number that is to be improved, larger is better, from ``ValEnd`` on."""
+        return None if self._found is None else self._found.fitness
+
+    # ---- a run
 
     def _prepare(self) -> Identity:
         self.device = resolve_device(self.config.device)
-        self._feed = Feed(self._data, self.device, "validation")
         self._feed.refuse_empty()
+        self._found = None
         return super()._prepare()
 
     def _facts(self) -> Mapping[str, object]:
@@ -81,7 +107,10 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
     def _body(self) -> ValResult:
         self.model.to(self.device)
         self._objective.to(self.device)
-        return self._result(self._evaluator().evaluate(self.model, self._interrupted))
+        return self._result(self._evaluator().evaluate(self.model, self._interrupted, self._note))
+
+    def _note(self, found: Evaluation) -> None:
+        self._found = found
 
     def _evaluator(self) -> Evaluator:
         forward = partial(precision, self.device, self.config.amp)
@@ -89,16 +118,16 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         fitness = Fitness(self.config.fitness, self.config.mode)
         return Evaluator(self, setting, self._feed, self._objective, self._meters, fitness)
 
-    def _result(self, found: Evaluation | None) -> ValResult:
+    def _result(self, found: Evaluation) -> ValResult:
         return ValResult(
             run=self._identity.run,
-            outcome="stopped" if found is None else "completed",
-            reason=self._control.reason if found is None else None,
+            outcome="completed" if found.complete else "stopped",
+            reason=None if found.complete else self._control.reason,
             duration=self._source.elapsed(),
-            metrics={} if found is None else found.metrics,
-            losses={} if found is None else found.losses,
-            fitness=None if found is None else found.fitness,
-            batches=0 if found is None else found.batches,
-            samples=0 if found is None else found.samples,
-            speed={} if found is None else found.speed,
+            metrics=found.metrics,
+            losses=found.losses,
+            fitness=found.fitness,
+            batches=found.batches,
+            samples=found.samples,
+            speed=found.speed,
         )

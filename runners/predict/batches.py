@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputUnusable, OutputUnusable, ResultMismatch
 
@@ -83,7 +84,7 @@ def check_results(results: object, batch: PredictBatch) -> list[Any]:
 
 def forward(model: nn.Module, batch: object) -> object:
     """Call `model` with a preprocessed batch: a tuple as its arguments, a mapping as its keywords."""
-    if isinstance(batch, tuple):
+    if isinstance(batch, tuple) and not isinstance(batch, PackedSequence):
         return model(*cast("tuple[object, ...]", batch))
     if isinstance(batch, Mapping):
         return model(**cast("Mapping[str, object]", batch))

@@ -11,10 +11,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-R = TypeVar("R")
+from ..control import wait_while_open
 
-LOOK_SECONDS = 0.2
-"""Time between two looks whether the event loop of the source was closed: it tells nobody."""
+R = TypeVar("R")
 
 
 class Demand:
@@ -49,7 +48,7 @@ class Demand:
     def wait(self) -> bool:
         """Wait until a batch is wanted and count it; False: nothing is wanted any longer."""
         while not self.over and self._credit < 1:
-            self._credit += self._signal()
+            self._receive()
         self._credit -= 1
         return not self.over
 
@@ -61,16 +60,19 @@ class Demand:
 
         other.add_done_callback(wake)
         while not self.over and not other.done():
-            self._credit += self._signal()
+            self._receive()
         return not self.over
 
-    def _signal(self) -> int:
-        """Wait for the next signal; return the credit that it brings."""
-        while self.loop is not None and not self.over:
-            with suppress(queue.Empty):
-                return self._signals.get(timeout=LOOK_SECONDS)
-            self.over = self.loop.is_closed()
-        return 0 if self.over else self._signals.get()
+    def _receive(self) -> None:
+        """Wait for the next signal and count the credit that it brings."""
+        if not wait_while_open(self.loop, self._receive_within):
+            self.over = True
+
+    def _receive_within(self, seconds: float | None) -> bool:
+        with suppress(queue.Empty):
+            self._credit += self._signals.get(timeout=seconds)
+            return True
+        return False
 
 
 class End:
@@ -95,13 +97,9 @@ class Channel(Generic[R]):
             with suppress(IndexError):  # one of them has left by itself
                 _wake(*self._waiting.popleft())
 
-    def get(self, timeout: float | None = None) -> Sequence[R] | End:
-        """Wait for the next item. Once the end has come, it is the end for ever.
-
-        Raises:
-            queue.Empty: none came within `timeout` seconds.
-        """
-        return self._keep_end(self._items.get(timeout=timeout))
+    def get(self) -> Sequence[R] | End:
+        """Wait for the next item. Once the end has come, it is the end for ever."""
+        return self._keep_end(self._items.get())
 
     async def aget(self) -> Sequence[R] | End:
         """Like `get`, without holding up the loop. Nothing is lost when the waiting task is cancelled."""

@@ -30,7 +30,7 @@ class PredictResult(RunResult, Generic[T], frozen=True):
     """What a prediction returns."""
 
     results: tuple[T, ...] = Field(
-        description="The results, one for each input; of a stream empty: its reader has them."
+        description="The results, one for each input; none where they went to a stream or were not to be collected."
     )
     inputs: int = Field(description="Inputs predicted.")
     batches: int = Field(description="Batches computed.")

@@ -21,23 +21,24 @@ class PredictControl(Control):
         super().__init__()
         self._demand = demand
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, signal: int | None = None) -> None:
         """See `Control.stop`."""
-        super().stop(reason)
+        super().stop(reason, signal)
         self._demand.end()
 
 
 class Prediction(Generic[R]):
-    """A prediction that collects its results, all there are."""
+    """A prediction that collects its results, all there are, unless told not to."""
 
     abandoned = "the event loop of the source is closed"
     """The reason of a run that ended before its source did, though nobody stopped it."""
     blocks = False
     """Whether whoever reads the results blocks his thread, and an event loop in it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, collect: bool = True) -> None:
         self.source = source
         self.demand = Demand.unlimited()
+        self._collect = collect
         self.control: PredictControl | None = None
         """What steers the run, once there is one."""
         self.results: list[R] = []
@@ -49,7 +50,8 @@ class Prediction(Generic[R]):
 
     def deliver(self, results: Sequence[R]) -> None:
         """Take the results of a batch."""
-        self.results.extend(results)
+        if self._collect:
+            self.results.extend(results)
 
     def end(self) -> None:
         """The run is over and the predictor is free."""

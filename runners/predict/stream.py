@@ -8,9 +8,9 @@ import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from ...bus.closing import Closing
 from ..run import Run
 from .channel import End
 from .config import PredictResult
@@ -23,7 +23,7 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that closing, and a run after an abandoned one, wait for the batch that is being computed."""
 
 
-class PredictStream(Generic[R]):
+class PredictStream(Closing, Generic[R]):
     """The results of a prediction, one for each input and in their order.
 
     Read it with ``for`` or with ``async for``, on any event loop, by one reader at a time. Nothing happens before
@@ -105,22 +105,6 @@ class PredictStream(Generic[R]):
         if self._run is not None:
             await asyncio.wait([asyncio.wrap_future(self._prediction.over)], timeout=timeout)
             self._warn_if_busy(timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def _ask(self) -> None:
         if not self._asked:  # a read that was cancelled has asked already

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,8 +19,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..inference import resolve_device
+from ..objective import Loss, Objective
 
 T = TypeVar("T")
+
+Step = Callable[[Any], Loss]
+"""Computes the loss of a batch."""
 
 _collective = cast("Any", dist)
 """The collective functions, which torch leaves untyped."""
@@ -31,14 +36,13 @@ class Group:
     rank = 0
     size = 1
 
-    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return `model` as it is to be called in training."""
-        del device
-        return model
+    def wrap(self, model: nn.Module, objective: Objective) -> Step:
+        """Return what computes the loss of a batch with `model`, in training."""
+        return partial(objective.loss, model)
 
-    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+    def accumulating(self, step: Step) -> AbstractContextManager[None]:
         """Enter it around a backward pass whose gradients are not complete: they are not exchanged yet."""
-        del model
+        del step
         return nullcontext()
 
     def agree(self, wish: int) -> int:
@@ -84,15 +88,15 @@ class ProcessGroup(Group):
         self._control: Any = _collective.new_group(backend="gloo", timeout=timeout)
         self._pending: tuple[Any, Tensor] | None = None
 
-    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return `model` with its gradients averaged over the processes."""
+    def wrap(self, model: nn.Module, objective: Objective) -> Step:
+        """Return what computes the loss, and has the gradients averaged over the processes."""
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            return model
-        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+            return super().wrap(model, objective)
+        return DistributedDataParallel(_WholeStep(model, objective))
 
-    def accumulating(self, model: nn.Module) -> AbstractContextManager[None]:
+    def accumulating(self, step: Step) -> AbstractContextManager[None]:
         """Hold the exchange of gradients back until the window's last backward pass."""
-        return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+        return step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext()
 
     def agree(self, wish: int) -> int:
         """Return the largest wish of all processes as of the call before this one.
@@ -142,6 +146,22 @@ class ProcessGroup(Group):
         """Leave the group of the run."""
         self._pending = None
         dist.destroy_process_group(self._control)
+
+
+class _WholeStep(nn.Module):
+    """Model and objective as one module: a step may then use the model as it likes, and gradients are exchanged.
+
+    Around the model alone, `DistributedDataParallel` would hide its attributes, and parts that were called by
+    themselves would be trained in each process on its own.
+    """
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self._objective = objective
+
+    def forward(self, batch: Any) -> Loss:
+        return self._objective.loss(self.model, batch)
 
 
 def _leave() -> None:

@@ -38,13 +38,9 @@ class Limits:
         self._elapsed = elapsed
         self._group = group
 
-    def interrupted(self) -> bool:
-        """Between two batches: stand still while paused, then return whether a stop was asked for."""
-        return self._control.requested and self._control.attend()
-
     def breaks_off(self) -> bool:
         """Whether a validation is to be broken off: in a distributed run it goes on, as the others do."""
-        return self._group.size == 1 and self.interrupted()
+        return self._group.size == 1 and self._control.interrupted()
 
     def after_window(self) -> Wish:
         """Return what all processes do after this window; none waits for the others."""
@@ -56,7 +52,7 @@ class Limits:
 
     def _wish(self) -> Wish:
         limit = self._config.max_seconds
-        if self.interrupted():
+        if self._control.interrupted():
             return Wish.STOP
         return Wish.TIME_UP if limit is not None and self._elapsed() >= limit else Wish.GO_ON
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-from ...schemas import Event, NonFinite
+from ...schemas import NonFinite
 from ..errors import NonFiniteLoss
 from ..objective import Loss
-from ..scalars import Mean, Scalars, Snapshot
+from ..reporter import Reporter
+from ..scalars import Scalars, Snapshot
+from ..val.losses import MeanLosses
 from .progress import Progress
-
-
-class Reach(Protocol):
-    """`Runner.reach`."""
-
-    def __call__(self, event: type[Event], /, **fields: object) -> None:
-        """Say that a stage is reached."""
-        ...
 
 
 class _Unchecked(NamedTuple):
@@ -37,7 +30,7 @@ class EpochLosses:
 
     Args:
         scalars: The way of the values to the host.
-        reach: Publishes `NonFinite`.
+        reporter: The runner that reaches `NonFinite`.
         on_nonfinite: What to do then, beyond that.
         stop: Asks the run to stop.
     """
@@ -45,31 +38,29 @@ class EpochLosses:
     def __init__(
         self,
         scalars: Scalars,
-        reach: Reach,
+        reporter: Reporter,
         on_nonfinite: Literal["continue", "stop", "fail"],
         stop: Callable[[str], None],
     ) -> None:
         self._scalars = scalars
-        self._reach = reach
+        self._reporter = reporter
         self._on_nonfinite = on_nonfinite
         self._stop = stop
-        self._mean = Mean(scalars)
+        self._mean = MeanLosses(scalars, total=True)
         self._unchecked: deque[_Unchecked] = deque()
         self.diverged = False
         """Whether a stop was asked for because of a value that is not finite."""
 
     def open(self, progress: Progress) -> None:
         """Begin an epoch, or go on with one that was interrupted."""
-        self._mean = Mean(self._scalars)
+        self._mean = MeanLosses(self._scalars, total=True)
         if progress.loss_sums:
-            self._mean.restore(progress.loss_sums, progress.samples)
+            self._mean.restore(progress.loss_names, progress.loss_sums, progress.samples)
 
     def count(self, loss: Loss, size: int, progress: Progress, batch: int, step: int) -> Snapshot:
         """Count the loss of a batch of `size` samples, begun after `step` optimizer steps; return it on its way."""
-        snapshot = self._scalars.take(loss.scalars, _LossFields(loss.names))
-        self._mean.add(snapshot, size)
+        snapshot = self._mean.count(loss, size)
         self._unchecked.append(_Unchecked(snapshot, progress.epoch, batch, step))
-        progress.loss_names = list(loss.names)
         return snapshot
 
     def check(self, *, wait: bool = False) -> None:
@@ -83,31 +74,20 @@ class EpochLosses:
 
     def _check(self, batch: _Unchecked) -> None:
         fields = batch.snapshot.wait()
-        losses: dict[str, float] = fields["losses"]  # type: ignore[assignment]  # made by _LossFields
+        losses: dict[str, float] = fields["losses"]  # type: ignore[assignment]  # made by MeanLosses
         if batch.snapshot.lost or all(map(math.isfinite, losses.values())):
             return
-        self._reach(NonFinite, epoch=batch.epoch, batch=batch.batch, step=batch.step, losses=losses)
+        self._reporter.reach(NonFinite, epoch=batch.epoch, batch=batch.batch, step=batch.step, losses=losses)
         if self._on_nonfinite == "fail":
             raise NonFiniteLoss(batch.epoch, batch.batch, losses)
         if self._on_nonfinite == "stop":
             self.diverged = True
             self._stop(f"the loss of batch {batch.batch} in epoch {batch.epoch} is not finite")
 
-    def means(self, progress: Progress) -> dict[str, float]:
-        """Wait for the means by name. Of several parts the sum comes first; it is no loss of its own."""
-        names = progress.loss_names
-        return dict(zip(names, self._mean.read()[-len(names) :], strict=True))
+    def means(self) -> dict[str, float]:
+        """Wait for the means by name."""
+        return self._mean.means()
 
-    def sums(self) -> list[float]:
-        """Wait for what `open` goes on from."""
-        return self._mean.sums()
-
-
-@dataclass(frozen=True, slots=True)
-class _LossFields:
-    """Makes the fields of `TrainBatchEnd` of the values of `Loss.scalars`."""
-
-    names: tuple[str, ...]
-
-    def __call__(self, values: Sequence[float]) -> Mapping[str, object]:
-        return {"loss": values[0], "losses": dict(zip(self.names, values[-len(self.names) :], strict=True))}
+    def note(self, progress: Progress) -> None:
+        """Wait for what `open` goes on from, and note it for a checkpoint."""
+        progress.loss_names, progress.loss_sums = list(self._mean.names), self._mean.sums()

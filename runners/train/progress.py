@@ -43,13 +43,14 @@ class Progress:
     stale: int = 0
     """Validations since the best one."""
 
-    def validated(self, metrics: Mapping[str, float], fitness: float | None) -> bool:
-        """Note the outcome of a validation of the epoch in work; return whether it is the best."""
-        self.metrics, self.fitness = dict(metrics), fitness
+    def validated(self, fitness: float | None) -> bool:
+        """Note the fitness of the epoch in work; return whether it is the best."""
         improved = better(fitness, self.best_fitness)
         if improved:
             self.best_fitness, self.best_epoch, self.best_losses = fitness, self.epoch, dict(self.losses)
-        self.stale = 0 if improved else self.stale + 1
+            self.stale = 0
+        elif self.trained:  # else there is another validation to come, of the whole epoch
+            self.stale += 1
         return improved
 
     def count(self, batch: int, samples: int) -> None:
@@ -62,7 +63,7 @@ class Progress:
         self.epoch += 1
         self.batch = self.samples = 0
         self.trained = False
-        self.loss_sums = []
+        self.loss_names, self.loss_sums = [], []
 
     @property
     def position(self) -> tuple[int, int]:

@@ -47,7 +47,7 @@ def restore(state: Mapping[str, Any], generators: Sequence[torch.Generator] = ()
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all(state["cuda"])
-    for generator, saved in zip(generators, state["generators"], strict=False):
+    for generator, saved in zip(generators, state["generators"], strict=True):
         generator.set_state(saved)
 
 
@@ -57,11 +57,12 @@ def deterministic(wanted: bool) -> Generator[None]:
     if not wanted:
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    enabled, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark

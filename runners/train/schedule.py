@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..errors import InvalidArgument
+from ..val.metrics import Direction
 
 
 class Schedule:
@@ -46,6 +48,37 @@ class Schedule:
         self.scheduler = made
         self._optimizer = optimizer
         self._every = every
+        self._beginning: tuple[dict[str, Any], list[dict[str, Any]]] | None = None
+
+    def begin(self) -> None:
+        """A new run begins: go back to where the first one began, with the options of the optimizer's groups."""
+        if self.scheduler is None:
+            return
+        groups = self._optimizer.param_groups
+        if self._beginning is None:
+            options = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+            self._beginning = copy.deepcopy((self.scheduler.state_dict(), options))
+            return
+        state, options = copy.deepcopy(self._beginning)
+        self.scheduler.load_state_dict(state)
+        for group, before in zip(groups, options, strict=False):  # a hook may have added groups
+            group.update(before)
+
+    def refuse_other(self, direction: Direction | None) -> None:
+        """Refuse a plateau scheduler that takes for better what is worse. `direction` None: it is not known yet.
+
+        The value cannot be turned round for it: its threshold is relative, so that of negative values the same one
+        would count as better.
+
+        Raises:
+            InvalidArgument: it is one.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau) and direction not in (None, _mode(self.scheduler)):
+            better = "larger" if direction == "max" else "smaller"
+            raise InvalidArgument(
+                f"ReduceLROnPlateau has mode={_mode(self.scheduler)!r}, but of what it looks at {better} is better",
+                f"make it with mode={direction!r}, or let it look at something else: fitness=...",
+            )
 
     def after_step(self) -> None:
         """An optimizer step is done."""
@@ -55,14 +88,14 @@ class Schedule:
     def after_epoch(self, fitness: float | None) -> None:
         """An epoch is done, with this fitness (larger is better).
 
-        A plateau scheduler gets the fitness in the direction it was made for, and is left alone without one.
+        A plateau scheduler gets it as it was computed, before it was turned, and is left alone without one.
         """
         plateau = self.scheduler
         if not isinstance(plateau, ReduceLROnPlateau):
             if self._every == "epoch":
                 self._step()
         elif fitness is not None:
-            plateau.step(fitness if plateau.mode == "max" else -fitness)  # pyright: ignore[reportUnknownMemberType]
+            plateau.step(fitness if _mode(plateau) == "max" else -fitness)  # pyright: ignore[reportUnknownMemberType]
 
     def _step(self) -> None:
         if self.scheduler is not None:
@@ -72,6 +105,10 @@ class Schedule:
         """Return the learning rate by parameter group: its ``name``, else its number."""
         groups = enumerate(self._optimizer.param_groups)
         return {str(group.get("name", index)): _number(group["lr"]) for index, group in groups}
+
+
+def _mode(plateau: ReduceLROnPlateau) -> str:
+    return str(plateau.mode)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # torch's is untyped
 
 
 def _number(rate: Any) -> float:

@@ -41,10 +41,8 @@ class Stepper:
         group: Group,
     ) -> None:
         self._model = model
-        self._wrapped = group.wrap(model, device)
-        self._called = _compile(self._wrapped) if config.compile else self._wrapped
+        self._compute = group.wrap(_compile(model) if config.compile else model, objective)
         self._optimizer = optimizer
-        self._objective = objective
         self._config = config
         self._device = device
         # Entering a disabled autocast costs a small step several percent.
@@ -63,12 +61,12 @@ class Stepper:
         """Add the gradients of a batch to those of its window, of so many batches; the last one makes it `complete`."""
         if complete:
             return self._forward_backward(batch, window)
-        with self._group.accumulating(self._wrapped):
+        with self._group.accumulating(self._compute):
             return self._forward_backward(batch, window)
 
     def _forward_backward(self, batch: Any, window: int) -> Loss:
         with self._precision():
-            loss = self._objective.loss(self._called, batch)
+            loss = self._compute(batch)
         if not loss.total.requires_grad:
             raise InvalidObjective(
                 "the loss does not depend on the model's parameters, so nothing can be trained",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...schemas import (
@@ -28,9 +29,11 @@ from ...schemas import (
 from ..config import TrainConfig
 from ..control import Control
 from ..feed import Batch, Feed
+from ..objective import Loss
+from ..reporter import Reporter
 from ..runner import Ending
 from ..scalars import Scalars
-from ..val.evaluation import Evaluation, Evaluator, Reporter
+from ..val.evaluation import Evaluation, Evaluator
 from . import random_state
 from .distributed import Group
 from .keeper import Draws, Keeper
@@ -46,6 +49,7 @@ class Setup:
     """What a training run works with."""
 
     config: TrainConfig
+    device: torch.device
     group: Group
     scalars: Scalars
     feed: Feed
@@ -77,23 +81,30 @@ class Training:
         progress: Progress,
         resumed: Draws | None,
     ) -> None:
+        self._reporter = reporter
         self._reach = reporter.reach
         self._reach_when = reporter.reach_when
         self._setup = setup
         self._config = setup.config
+        self._control = control
         self._limits = Limits(setup.config, control, elapsed, setup.group)
-        self._losses = EpochLosses(setup.scalars, reporter.reach, setup.config.on_nonfinite, control.stop)
+        self._losses = EpochLosses(setup.scalars, reporter, setup.config.on_nonfinite, control.stop)
         self._progress = progress
         self._resumed = resumed
         self._ending: Ending | None = None
         self._kept = progress.position
         """The position of the latest checkpoint."""
+        self._kept_step = progress.step
+        self._named = False
+        """Whether the names of the losses were looked at."""
+        self._whole = True
+        """Whether the epoch in work is done with its last batch; False where a limit came before."""
         self._samples_before = 0
         """Samples of the epoch in work that an earlier attempt was trained on."""
         self._opened: random_state.State | None = None
         """The generators when the loader of the epoch in work was opened."""
         self._trained: random_state.State | None = None
-        """The generators when the batches of the epoch in work were done; only while it is validated."""
+        """The generators when the batches of the epoch in work were done; None before."""
 
     def run(self) -> Ending:
         """Train, and return how it ended. Raises whatever ends it otherwise."""
@@ -140,6 +151,7 @@ class Training:
     def _open_epoch(self) -> None:
         progress, setup = self._progress, self._setup
         progress.at_hand = progress.epoch
+        self._whole, self._trained = True, None
         setup.feed.set_epoch(progress.epoch)
         setup.stepper.zero_grad()  # of a last window that data with a wrong length left open
         self._losses.open(progress)
@@ -155,37 +167,49 @@ class Training:
     def _train_epoch(self, resumed: Draws | None) -> None:
         if self._progress.trained or self._stops():  # all batches were done before the resume; or a hook said so
             return
-        for batch in self._batches(resumed):
-            complete = self._completes_window(batch)
-            self._train_batch(batch, complete=complete)
-            if self._leaves_epoch(complete=complete):
-                break
+        try:
+            batches = self._batches(resumed)
+            for batch in batches:
+                complete = self._completes_window(batch)
+                self._train_batch(batch, complete=complete)
+                if self._leaves_epoch(complete=complete):
+                    # Read to its end, as ever: some samplers draw once more there.
+                    self._whole = self._ending is None and batch.last and next(batches, None) is None
+                    break
+                if complete and not batch.last:
+                    self._keep_every_steps()
+        finally:
+            self._reporter.batch = self._reporter.loss = None
 
     def _batches(self, resumed: Draws | None) -> Iterator[Batch]:
         """Return the batches to come: on resuming, those the interrupted attempt had before it, in the same order."""
-        feed, windows = self._setup.feed, self._config.accumulate > 1
+        feed, device, windows = self._setup.feed, self._setup.device, self._config.accumulate > 1
         if resumed is None or resumed.epoch is None:
             self._opened = self._draw_state()
-            return feed.epoch(mark_last=windows)
+            return feed.epoch(device, mark_last=windows)
         self._opened = resumed.epoch
         self._restore(resumed.epoch)
         now = resumed.now
-        return feed.epoch(skip=self._progress.batch, mark_last=windows, skipped=lambda: self._restore(now))
+        return feed.epoch(device, skip=self._progress.batch, mark_last=windows, skipped=lambda: self._restore(now))
 
     # ---- a batch
 
     def _train_batch(self, batch: Batch, *, complete: bool) -> None:
-        setup, progress = self._setup, self._progress
+        setup, progress, reporter = self._setup, self._progress, self._reporter
         where = {
             "epoch": progress.epoch,
             "batch": batch.index,
             "batches": batch.batches,
             "batch_size": batch.size,
         }
+        reporter.batch, reporter.loss = batch.data, None
         self._reach(TrainBatchStart, **where, data_seconds=batch.waited)
         began, step, rates = time.perf_counter(), progress.step, setup.schedule.rates()
         with setup.scalars.computing:
             loss = setup.stepper.accumulate(batch.data, self._window(batch), complete=complete)
+        reporter.loss = loss.total.detach()
+        if not self._named:
+            self._refuse_names(loss)
         if complete:
             self._step_optimizer(where, rates)
         snapshot = self._losses.count(loss, batch.size, progress, batch.index, step)
@@ -193,6 +217,11 @@ class Training:
         seconds = time.perf_counter() - began
         self._reach_when(snapshot, TrainBatchEnd, **where, step=progress.step, lr=rates, seconds=seconds)
         self._losses.check()
+
+    def _refuse_names(self, loss: Loss) -> None:
+        self._named = True
+        if self._setup.evaluator is not None:
+            self._setup.evaluator.refuse_names(loss.names)
 
     def _step_optimizer(self, where: Mapping[str, object], rates: Mapping[str, float]) -> None:
         setup, progress = self._setup, self._progress
@@ -227,11 +256,9 @@ class Training:
     def _leaves_epoch(self, *, complete: bool) -> bool:
         """Between two batches: stand still while paused; at the end of a window, say whether the epoch ends here."""
         if not complete:
-            self._limits.interrupted()
+            self._control.interrupted()
             return False
-        wish = self._limits.after_window()
-        if wish is Wish.STOP:
-            self._ending = self._limits.stopped()
+        wish = self._heed(self._limits.after_window())
         return wish is not Wish.GO_ON or self._limits.steps_done(self._progress)
 
     # ---- the end of an epoch
@@ -240,8 +267,9 @@ class Training:
         """The batches of the epoch are done."""
         self._losses.check(wait=True)
         progress = self._progress
-        progress.trained = True
-        progress.losses = self._losses.means(progress)
+        self._trained = self._draw_state()
+        progress.trained = self._whole
+        progress.losses = self._losses.means()
         self._reach(
             TrainEpochEnd,
             epoch=progress.epoch,
@@ -258,18 +286,26 @@ class Training:
     def _validate(self) -> Evaluation | None:
         """Validate, if there is validation and it is due; None otherwise, and when a stop came."""
         evaluator = self._setup.evaluator
-        wish = self._limits.between()
-        if wish is Wish.STOP:
-            self._ending = self._limits.stopped()
+        wish = self._heed(self._limits.between())
         if self._ending is not None or evaluator is None or not self._validation_due(last=wish is Wish.TIME_UP):
             return None
-        self._trained = self._draw_state()
-        evaluation = evaluator.evaluate(self._setup.stepper.evaluated, self._limits.breaks_off, self._progress.epoch)
-        if evaluation is None:
-            self._ending = self._limits.stopped()
-        else:
-            self._trained = None
+        try:
+            evaluation = self._evaluate(evaluator, self._setup.stepper.evaluated, self._progress.epoch)
+            self._setup.schedule.refuse_other(None if evaluation is None else evaluation.direction)
+        except Exception as error:
+            self._keep_despite(error)
+            raise
         return evaluation
+
+    def _evaluate(self, evaluator: Evaluator, model: nn.Module, epoch: int) -> Evaluation | None:
+        evaluation = evaluator.evaluate(model, self._limits.breaks_off, self._note, epoch)
+        if not evaluation.complete:
+            self._heed(Wish.STOP)
+            return None
+        return evaluation
+
+    def _note(self, evaluation: Evaluation) -> None:
+        self._progress.metrics, self._progress.fitness = evaluation.scores, evaluation.fitness
 
     def _validation_due(self, *, last: bool) -> bool:
         epoch, config = self._progress.epoch + 1, self._config
@@ -281,10 +317,12 @@ class Training:
         improved, fitness = False, None
         if evaluation is not None:
             fitness = evaluation.fitness
-            improved = progress.validated({**evaluation.metrics, **evaluation.losses}, fitness)
-        self._setup.schedule.after_epoch(fitness if self._setup.evaluator else -sum(progress.losses.values()))
-        progress.next_epoch()
-        self._save(epoch, fitness, best=improved, draws=Draws(self._draw_state(), None))
+            improved = progress.validated(fitness)
+        if progress.trained:  # else a limit came before the epoch's end, and a run with more to do goes on there
+            self._setup.schedule.after_epoch(fitness if self._setup.evaluator else -sum(progress.losses.values()))
+            progress.next_epoch()
+            self._opened = self._trained = None
+        self._save(epoch, fitness, best=improved)
         self._reach_fit_epoch_end(epoch, evaluation, progress.losses, time.perf_counter() - began)
 
     def _reach_fit_epoch_end(
@@ -296,19 +334,15 @@ class Training:
         *,
         final: bool = False,
     ) -> None:
-        progress, keeper = self._progress, self._setup.keeper
         self._reach(
             FitEpochEnd,
             epoch=epoch,
             epochs=self._config.epochs,
             final=final,
             losses=losses,
-            metrics={} if evaluation is None else {**evaluation.metrics, **evaluation.losses},
+            metrics={} if evaluation is None else evaluation.scores,
             fitness=None if evaluation is None else evaluation.fitness,
-            best_fitness=progress.best_fitness,
-            best_epoch=progress.best_epoch,
-            best=keeper.best,
-            last=keeper.last,
+            **self._setup.keeper.standing(self._progress),
             duration=duration,
         )
 
@@ -322,45 +356,55 @@ class Training:
             return
         began, model = time.perf_counter(), self._setup.stepper.evaluated
         with _borrowed(model, weights):
-            evaluation = evaluator.evaluate(model, self._limits.breaks_off, progress.best_epoch)
+            evaluation = self._evaluate(evaluator, model, progress.best_epoch)
         if evaluation is None:
-            self._ending = self._limits.stopped()
             return
-        progress.metrics = {**evaluation.metrics, **evaluation.losses}
         duration = time.perf_counter() - began
         self._reach_fit_epoch_end(progress.best_epoch, evaluation, progress.best_losses, duration, final=True)
 
     def _end(self, duration: float) -> None:
-        progress, keeper = self._progress, self._setup.keeper
+        progress = self._progress
         self._reach(
             TrainEnd,
             epochs=progress.epoch,
             step=progress.step,
             metrics=progress.metrics,
-            best_fitness=progress.best_fitness,
-            best_epoch=progress.best_epoch,
-            best=keeper.best,
-            last=keeper.last,
+            **self._setup.keeper.standing(progress),
             duration=duration,
         )
 
     # ---- checkpoints
 
-    def _keep_unsaved(self) -> None:
-        """Save where a stop left the run, unless that is on disk already, or worth nothing."""
-        progress = self._progress
-        if progress.position == self._kept or self._losses.diverged:
-            return
-        progress.loss_sums = self._losses.sums()
-        draws = Draws(self._trained or self._draw_state(), None if progress.trained else self._opened)
-        self._save(progress.epoch, None, best=False, draws=draws)
+    def _keep_every_steps(self) -> None:
+        every = self._config.save_every_steps
+        if every is not None and self._progress.step - self._kept_step >= every:
+            self._keep_unsaved()
 
-    def _save(self, epoch: int, fitness: float | None, *, best: bool, draws: Draws) -> None:
+    def _keep_unsaved(self) -> None:
+        """Save where the run stands within an epoch, unless that is on disk already, or worth nothing."""
+        self._losses.check(wait=True)
+        if self._progress.position == self._kept or any(self._setup.group.gather(self._losses.diverged)):
+            return
+        self._save(self._progress.epoch, None, best=False)
+
+    def _keep_despite(self, error: Exception) -> None:
+        """Save a trained epoch that cannot be validated; `error` is what ends the run."""
+        if self._setup.group.size > 1:
+            return  # it takes all processes, and the others may have met no error
+        try:
+            self._keep_unsaved()
+        except Exception as another:  # not to hide the first one
+            error.add_note(f"and the epoch could not be saved: {another}")
+
+    def _save(self, epoch: int, fitness: float | None, *, best: bool) -> None:
         if not self._config.save:
             return
         began, keeper, progress = time.perf_counter(), self._setup.keeper, self._progress
+        if progress.batch:
+            self._losses.note(progress)
+        draws = Draws(self._trained or self._draw_state(), None if progress.trained else self._opened)
         size = keeper.save(progress, draws, best=best)
-        self._kept = progress.position
+        self._kept, self._kept_step = progress.position, progress.step
         if self._setup.group.rank == 0:
             self._reach(
                 ModelSave,
@@ -389,9 +433,13 @@ class Training:
 
     def _stops(self) -> bool:
         """Between two stages: whether a stop was asked for; then `_ending` says why."""
-        if self._limits.between() is Wish.STOP:
+        return self._heed(self._limits.between()) is Wish.STOP
+
+    def _heed(self, wish: Wish) -> Wish:
+        """Note how the run ends if the wish is to stop; return it."""
+        if wish is Wish.STOP:
             self._ending = self._limits.stopped()
-        return self._ending is not None
+        return wish
 
 
 def _norm_field(values: Sequence[float]) -> Mapping[str, object]:

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
-from ...schemas import Event, ValBatchEnd, ValBatchStart, ValEnd, ValStart
+from ...schemas import ValBatchEnd, ValBatchStart, ValEnd, ValStart
 from ..feed import Batch, Feed
 from ..inference import evaluating
 from ..objective import Loss, Objective
-from ..scalars import Mean, Scalars, Snapshot
-from .metrics import Fitness, Meters
-
-
-class Reporter(Protocol):
-    """What an evaluation needs of the runner it is a part of."""
-
-    def reach(self, event: type[Event], /, **fields: object) -> None:
-        """Say that a stage is reached."""
-        ...
-
-    def reach_when(self, snapshot: Snapshot, event: type[Event], /, **fields: object) -> None:
-        """Say so, with fields that are on their way."""
-        ...
+from ..reporter import Reporter
+from ..scalars import Scalars
+from .losses import MeanLosses
+from .metrics import Direction, Fitness, Meters, refuse_same_names
 
 
 @dataclass(frozen=True)
@@ -45,35 +34,40 @@ class Setting:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """What an evaluation found. One that was broken off has counted, and found nothing."""
 
-    metrics: dict[str, float]
-    losses: dict[str, float]
-    """Means by name, weighted by batch size; a total that is the sum of parts is left out."""
-    fitness: float | None
     batches: int
     samples: int
     duration: float
     speed: dict[str, float]
     """Milliseconds a sample, by part."""
+    complete: bool = False
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    losses: dict[str, float] = field(default_factory=dict[str, float])
+    """Means by name, weighted by batch size; a total that is the sum of parts is left out."""
+    fitness: float | None = None
+    direction: Direction | None = None
+    """Which is better of the number that is the fitness."""
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Metrics and losses."""
+        return {**self.metrics, **self.losses}
 
 
-@dataclass
 class _Tally:
     """What is counted on the way."""
 
-    loss: Mean
-    names: tuple[str, ...] = ()
-    batches: int = 0
-    samples: int = 0
-    data: float = 0.0
-    inference: float = 0.0
-    metrics: float = 0.0
+    def __init__(self, scalars: Scalars) -> None:
+        self._begin = time.perf_counter()
+        self.losses = MeanLosses(scalars)
+        self.batches = self.samples = 0
+        self.seconds = {"data": 0.0, "inference": 0.0, "metrics": 0.0}
 
-    def speed(self) -> dict[str, float]:
-        """Return milliseconds a sample, by part."""
-        parts = {"data": self.data, "inference": self.inference, "metrics": self.metrics}
-        return {part: 1000 * seconds / max(self.samples, 1) for part, seconds in parts.items()}
+    def evaluation(self) -> Evaluation:
+        """Return what was counted."""
+        speed = {part: 1000 * seconds / max(self.samples, 1) for part, seconds in self.seconds.items()}
+        return Evaluation(self.batches, self.samples, time.perf_counter() - self._begin, speed)
 
 
 class Evaluator:
@@ -95,64 +89,91 @@ class Evaluator:
         self._meters = meters
         self._fitness = fitness
 
-    def evaluate(self, model: nn.Module, interrupted: Callable[[], bool], epoch: int = 0) -> Evaluation | None:
+    def refuse_names(self, losses: Sequence[str]) -> None:
+        """Given the names of the losses, refuse what validation would refuse in the end, as far as that is sure.
+
+        Raises:
+            UnknownFitness: nothing of the name that is wanted will be computed.
+            InvalidArgument: a metric and a loss have the same name.
+        """
+        names = self._meters.names
+        refuse_same_names(names, losses)
+        if self._objective.same_in_validation and self._meters.names_are_sure:
+            self._fitness.refuse_unknown([*names, *losses])
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        interrupted: Callable[[], bool],
+        found: Callable[[Evaluation], None],
+        epoch: int = 0,
+    ) -> Evaluation:
         """Evaluate `model` in eval mode; every submodule gets back the mode it had.
 
-        `interrupted` is asked between two batches: true breaks the evaluation off, and None is returned.
+        `interrupted` is asked between two batches: true breaks the evaluation off. `found` gets what a complete one
+        has found before ``ValEnd`` is reached.
         """
-        begin = time.perf_counter()
-        tally = _Tally(Mean(self._setting.scalars))
+        tally = _Tally(self._setting.scalars)
         self._meters.reset(self._setting.device)
         self._reporter.reach(ValStart, epoch=epoch, batches=self.feed.batches)
         with evaluating(model):
-            for batch in self.feed.epoch():
-                self._evaluate_batch(model, batch, epoch, tally)
-                if interrupted():
-                    return None
-        evaluation = self._conclude(tally, begin)
+            complete = self._evaluate_batches(model, interrupted, epoch, tally)
+        if not complete:
+            return tally.evaluation()
+        evaluation = self._conclude(tally)
+        found(evaluation)
         self._reach_end(evaluation, epoch)
         return evaluation
 
+    def _evaluate_batches(self, model: nn.Module, interrupted: Callable[[], bool], epoch: int, tally: _Tally) -> bool:
+        try:
+            for batch in self.feed.epoch(self._setting.device):
+                self._evaluate_batch(model, batch, epoch, tally)
+                if interrupted():
+                    return False
+        finally:
+            self._reporter.batch = self._reporter.loss = None
+        return True
+
     def _evaluate_batch(self, model: nn.Module, batch: Batch, epoch: int, tally: _Tally) -> None:
+        reporter = self._reporter
         where = {"epoch": epoch, "batch": batch.index, "batches": batch.batches, "batch_size": batch.size}
-        self._reporter.reach(ValBatchStart, **where)
+        reporter.batch, reporter.loss = batch.data, None
+        reporter.reach(ValBatchStart, **where)
         loss = self._compute(model, batch, tally)
         tally.batches += 1
         tally.samples += batch.size
-        tally.data += batch.waited
+        tally.seconds["data"] += batch.waited
         if loss is None:
-            self._reporter.reach(ValBatchEnd, **where, losses={})
+            reporter.reach(ValBatchEnd, **where, losses={})
             return
-        snapshot = self._setting.scalars.take(list(loss.parts.values()), _LossFields(loss.names))
-        tally.names = loss.names
-        tally.loss.add(snapshot, batch.size)
-        self._reporter.reach_when(snapshot, ValBatchEnd, **where)
+        reporter.loss = loss.total.detach()
+        reporter.reach_when(tally.losses.count(loss, batch.size), ValBatchEnd, **where)
 
     def _compute(self, model: nn.Module, batch: Batch, tally: _Tally) -> Loss | None:
-        # The runner's hooks are not in here: what they make must not become inference tensors.
-        with torch.inference_mode(), self._setting.scalars.computing:
+        # No inference mode: what the model computes once and keeps, a mask say, is to be trained with afterwards.
+        with torch.no_grad(), self._setting.scalars.computing:
             begin = time.perf_counter()
             with self._setting.precision():
                 evaluated = self._objective.evaluate(model, batch.data, outputs=bool(self._meters))
             computed = time.perf_counter()
             self._meters.update(evaluated.outputs, evaluated.targets)
-        tally.inference += computed - begin
-        tally.metrics += time.perf_counter() - computed
+        tally.seconds["inference"] += computed - begin
+        tally.seconds["metrics"] += time.perf_counter() - computed
         return evaluated.loss
 
-    def _conclude(self, tally: _Tally, begin: float) -> Evaluation:
-        with torch.inference_mode():
+    def _conclude(self, tally: _Tally) -> Evaluation:
+        with torch.no_grad():
             metrics = self._meters.compute(self._setting.scalars)
-        *sums, weight = self._setting.add_up([*tally.loss.sums(), tally.loss.weight])
-        losses = {name: total / weight for name, total in zip(tally.names, sums, strict=True)}
-        return Evaluation(
+        losses = tally.losses.means(self._setting.add_up)
+        refuse_same_names(metrics, losses)
+        return replace(
+            tally.evaluation(),
+            complete=True,
             metrics=metrics,
             losses=losses,
             fitness=self._fitness.of(metrics, losses),
-            batches=tally.batches,
-            samples=tally.samples,
-            duration=time.perf_counter() - begin,
-            speed=tally.speed(),
+            direction=self._fitness.direction(metrics, losses),
         )
 
     def _reach_end(self, evaluation: Evaluation, epoch: int) -> None:
@@ -167,13 +188,3 @@ class Evaluator:
             duration=evaluation.duration,
             speed=evaluation.speed,
         )
-
-
-@dataclass(frozen=True)
-class _LossFields:
-    """Makes the fields of `ValBatchEnd` of a loss's values."""
-
-    names: tuple[str, ...] = field(default=())
-
-    def __call__(self, values: Sequence[float]) -> Mapping[str, object]:
-        return {"losses": dict(zip(self.names, values, strict=True))}

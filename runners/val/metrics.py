@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,7 +16,8 @@ from ..scalars import Scalars
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
 
-Metrics = "Metric | MetricCollection | Mapping[str, Metric]"
+Direction = Literal["max", "min"]
+"""Which is better: larger or smaller."""
 
 
 class Meters:
@@ -34,6 +35,17 @@ class Meters:
 
     def __bool__(self) -> bool:
         return self._collection is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the metrics; the numbers of one that computes several are named after it, or by itself."""
+        return () if self._collection is None else tuple(map(str, self._collection.keys()))
+
+    @property
+    def names_are_sure(self) -> bool:
+        """Whether no metric computes a mapping, whose names only its result tells."""
+        metrics = () if self._collection is None else self._collection.values()
+        return all(_returned(metric) in (Tensor, "Tensor") for metric in metrics)
 
     def reset(self, device: torch.device) -> None:
         """Begin anew, on `device`."""
@@ -74,6 +86,11 @@ def _collect(metrics: Metric | MetricCollection | Mapping[str, Metric]) -> Metri
     )
 
 
+def _returned(metric: Metric) -> object:
+    compute: Any = cast("Any", type(metric)).compute
+    return getattr(compute, "__annotations__", {}).get("return")
+
+
 def _flatten(computed: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     found: list[tuple[str, Tensor]] = []
     for name, value in computed.items():
@@ -91,7 +108,7 @@ class Fitness:
 
     name: str | None
     """A metric or a validation loss; None: the first metric, else the loss."""
-    mode: Literal["max", "min"] | None
+    mode: Direction | None
     """Which is better; None: ``max`` for a metric, ``min`` for a loss."""
 
     def of(self, metrics: Mapping[str, float], losses: Mapping[str, float]) -> float | None:
@@ -100,15 +117,46 @@ class Fitness:
         Raises:
             UnknownFitness: nothing of that name was computed.
         """
-        if self.name is not None and self.name not in {**losses, **metrics}:
-            raise UnknownFitness(self.name, [*metrics, *losses])
+        known = {**metrics, **losses}
+        if self.name is not None and self.name not in known:
+            raise UnknownFitness(self.name, known)
         name = self.name or next(iter(metrics), None)
-        if name is None:
-            return self._signed(sum(losses.values()), "min") if losses else None
-        return self._signed(metrics[name], "max") if name in metrics else self._signed(losses[name], "min")
+        value = sum(losses.values()) if name is None else known[name]
+        return None if not known else value if self.direction(metrics, losses) == "max" else -value
 
-    def _signed(self, value: float, default: Literal["max", "min"]) -> float:
-        return value if (self.mode or default) == "max" else -value
+    def direction(self, metrics: Collection[str], losses: Collection[str]) -> Direction | None:
+        """Return which is better, given the names of metrics and losses; None where the fitness is not among them."""
+        if self.mode is not None:
+            return self.mode
+        if self.name is None:
+            return "max" if metrics else "min"
+        return "max" if _among(self.name, metrics) else "min" if self.name in losses else None
+
+    def refuse_unknown(self, names: Collection[str]) -> None:
+        """Refuse a fitness that will be none of `names`, and no item of a vector of that name.
+
+        Raises:
+            UnknownFitness: it will not.
+        """
+        if self.name is not None and not _among(self.name, names):
+            raise UnknownFitness(self.name, names)
+
+
+def _among(name: str, names: Collection[str]) -> bool:
+    return name in names or name.rpartition("/")[0] in names
+
+
+def refuse_same_names(metrics: Collection[str], losses: Collection[str]) -> None:
+    """Refuse a metric with the name of a loss: events and results have one number of a name.
+
+    Raises:
+        InvalidArgument: there is one.
+    """
+    for name in metrics:
+        if name in losses:
+            raise InvalidArgument(
+                f"a metric and a loss are both named {name!r}", "rename the metric: metrics={'another name': ...}"
+            )
 
 
 def better(fitness: float | None, best: float | None) -> bool:

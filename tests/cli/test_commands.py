@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from lineside.schemas import RunStart, decode
+from lineside.schemas import RunEnd, RunStart, decode
 
 Lineside = Callable[..., Any]
 
@@ -125,31 +125,39 @@ def test_a_run_that_fails_is_shown_as_failed_and_ends_with_one_message(lineside:
     assert "Traceback" not in done.err
 
 
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
 @pytest.mark.slow
-def test_ctrl_c_stops_the_run_saves_and_ends_with_130(recipe: Path) -> None:
-    done = interrupt("train", recipe, "--set", "epochs=1000000", after="epoch")
-    assert (done.code, done.err) == (130, "")
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_stops_training_which_saves(recipe: Path, number: signal.Signals, code: int) -> None:
+    done = stop(number, "train", recipe, "--set", "epochs=1000000", after="epoch")
+    assert (done.code, done.err) == (code, "")
     assert "stopped in" in done.out
-    assert "SIGINT received" in done.out
+    assert f"{number.name} received" in done.out
     assert Path("runs/tiny/last.pt").exists()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_prediction_with_130(recipe: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_stops_a_prediction_which_is_told_to_its_end(recipe: Path, number: signal.Signals, code: int) -> None:
     endless = "lambda: (torch.ones(3) for _ in iter(int, 1))"
     recipe.write_text(recipe.read_text().replace("lambda: torch.ones(5, 3)", endless))
-    done = interrupt("predict", recipe, after="0\t")
-    assert done.code == 130
-    assert done.err == "interrupted\n"
+    done = stop(number, "predict", recipe, "--log", "log.jsonl", after="0\t")
+    assert (done.code, done.err) == (code, "")
     assert "predict  stopped in" in done.out
+    *_, told, end = (decode(line) for line in Path("log.jsonl").read_bytes().splitlines())
+    assert told.type == "PredictEnd"
+    assert isinstance(end, RunEnd)
+    assert (end.outcome, end.reason) == ("stopped", f"{number.name} received")
 
 
-def interrupt(*arguments: object, after: str) -> Done:
-    """Run a command in a process of its own and press Ctrl-C once it has written a line that begins with `after`."""
+def stop(number: signal.Signals, *arguments: object, after: str) -> Done:
+    """Run a command in a process of its own and send a signal once it has written a line that begins with `after`."""
     command = [sys.executable, "-m", "lineside", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith(after))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=60)
     return Done(process.returncode, out, err)

@@ -51,6 +51,13 @@ def test_a_path_takes_the_place_of_the_recipes_and_says_the_format() -> None:
     assert strict.export_to(None) == strict.export
 
 
+def test_what_is_for_onnx_only_is_left_out_of_another_format() -> None:
+    modern = replace(recipe, export=ExportConfig(path=Path("model.onnx"), opset=20, tolerance=1e-6))
+    config = modern.export_to("model.pt2")
+    assert (config.file_format, config.opset, config.tolerance) == ("pt2", None, 1e-6)
+    assert modern.export_to("other.onnx").opset == 20
+
+
 @pytest.mark.parametrize(
     ("incomplete", "part"),
     [(replace(recipe, train_data=None), "train_data"), (replace(recipe, optimizer=None), "optimizer")],

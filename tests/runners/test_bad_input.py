@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, IterableDataset
+from torchmetrics.classification import MulticlassAccuracy
 
 from lineside.bus import Bus
 from lineside.runners import (
@@ -23,6 +26,7 @@ from lineside.runners import (
     TrainConfig,
     Trainer,
     UnknownFitness,
+    UnsavableState,
     ValConfig,
     Validator,
 )
@@ -43,6 +47,7 @@ from .support import make_data, make_loader, make_model, make_optimizer, make_tr
         ({"name": "a name"}, "name: String should match pattern"),
         ({"name": "x" * 65}, "name: String should match pattern"),
         ({"epochs": None}, "epochs=None needs another limit: set max_steps or max_seconds"),
+        ({"save_every_steps": 9, "save": False}, "save_every_steps says how often to save, and save=False never does"),
         ({"resume": "run", "overwrite": True}, "resume continues a run and overwrite replaces one"),
     ],
 )
@@ -105,6 +110,11 @@ def test_an_argument_that_cannot_be_is_refused_in_the_constructor(
         make_trainer(tmp_path, **arguments)
 
 
+def test_an_optimizer_that_computes_the_loss_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="LBFGS calls for the loss several times a step; use one whose step"):
+        make_trainer(tmp_path, optimizer=torch.optim.LBFGS)
+
+
 def test_an_optimizer_of_another_model_is_refused(tmp_path: Path) -> None:
     other = torch.optim.SGD(make_model().parameters(), lr=0.1)
     with pytest.raises(InvalidArgument, match="has none of the model's parameters; make it of model.parameters"):
@@ -155,13 +165,26 @@ def test_an_empty_loader_without_a_length_is_refused_after_its_first_pass(tmp_pa
 def test_an_iterator_that_can_be_read_once_is_refused_in_the_second_epoch(tmp_path: Path) -> None:
     with pytest.raises(ExhaustedData, match="gave no batch in epoch 1: it is an iterator .* e.g. a DataLoader"):
         make_trainer(tmp_path, train=iter(make_loader())).run()
-    assert make_trainer(tmp_path / "once", train=iter(make_loader()), epochs=1).run().epochs == 1
+    once = make_trainer(tmp_path / "once", train=iter(make_loader()), epochs=1, save=False)
+    assert once.run().epochs == 1
+    with pytest.raises(ExhaustedData, match="it is an iterator at its end"):
+        once.run()
 
 
 @pytest.mark.parametrize("batch", [torch.zeros(4, 4), (torch.zeros(4, 4),), {"inputs": torch.zeros(4, 4)}])
 def test_a_batch_that_is_no_pair_is_refused(tmp_path: Path, batch: Any) -> None:
     with pytest.raises(InvalidBatch, match=r"a batch is a pair \(inputs, targets\), got .* pass step="):
         make_trainer(tmp_path, train=[batch]).run()
+
+
+def test_a_step_with_metrics_is_told_that_they_compare_pairs(tmp_path: Path) -> None:
+    def step(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        return cast("Tensor", model(batch["inputs"])).mean()
+
+    data = [{"inputs": torch.zeros(4, 4)}]
+    message = r"with metrics=..., a batch is a pair \(inputs, targets\), got dict of length 1; .* leave metrics out"
+    with pytest.raises(InvalidBatch, match=message):
+        make_trainer(tmp_path, loss=None, step=step, train=data, val=data).run()
 
 
 @pytest.mark.parametrize(
@@ -190,9 +213,76 @@ def test_a_loss_without_gradients_is_refused(tmp_path: Path) -> None:
         make_trainer(tmp_path, loss=loss).run()
 
 
-def test_a_fitness_that_is_not_computed_is_refused_with_what_is(tmp_path: Path) -> None:
-    with pytest.raises(UnknownFitness, match="fitness='f1' is not among what validation computes: accuracy, loss"):
-        make_trainer(tmp_path, fitness="f1").run()
+class Parts:
+    """Losses that are named otherwise in one batch than in those before."""
+
+    def __init__(self, *batches: tuple[str, ...]) -> None:
+        self._batches = itertools.cycle(batches)
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {name: outputs.mean() for name in next(self._batches)}
+
+
+@pytest.mark.parametrize("names", [(("a",), ("b",)), (("a", "b"), ("a",)), (("a",), ("a", "b"))])
+def test_a_loss_that_changes_its_parts_from_batch_to_batch_is_refused(
+    tmp_path: Path, names: tuple[tuple[str, ...], ...]
+) -> None:
+    def message(first: tuple[str, ...], then: tuple[str, ...]) -> str:
+        return f"the loss has the parts {', '.join(then)} in this batch, and had {', '.join(first)} in those before"
+
+    with pytest.raises(InvalidObjective, match=message(*names)):
+        make_trainer(tmp_path, loss=Parts(*names)).run()
+    with pytest.raises(InvalidObjective, match=message(*names)):
+        Validator(make_model(), make_loader(), loss=Parts(*names), device="cpu").run()
+
+
+def trained_steps(trainer: Trainer) -> int:
+    with pytest.raises(UnknownFitness, match=r"is not among what validation computes: (accuracy, )?loss"):
+        trainer.run()
+    return trainer.progress.step
+
+
+def test_a_fitness_that_is_not_computed_is_refused_in_the_first_batch_with_what_is(tmp_path: Path) -> None:
+    assert trained_steps(make_trainer(tmp_path, fitness="f1")) == 0
+    assert trained_steps(make_trainer(tmp_path / "other", fitness="f1", metrics=None)) == 0
+
+
+def test_a_fitness_of_a_step_or_of_a_metric_of_many_numbers_is_looked_for_in_the_validation(tmp_path: Path) -> None:
+    def step(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return {"loss": loss} if model.training else {"held": loss}
+
+    class Both(MulticlassAccuracy):
+        def compute(self) -> Any:
+            return {"one": super().compute(), "other": super().compute()}
+
+    assert make_trainer(tmp_path, loss=None, step=step, fitness="held").run().best_fitness is not None
+    trainer = make_trainer(tmp_path / "other", metrics={"accuracy": Both(2)}, fitness="other")
+    assert trainer.run().best_fitness is not None
+
+
+def test_a_metric_and_a_loss_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    metrics = {"loss": MulticlassAccuracy(2)}
+    for make in (make_trainer, partial(Validator, make_model(), make_loader(), loss=nn.CrossEntropyLoss())):
+        arguments = (tmp_path,) if make is make_trainer else ()
+        with pytest.raises(InvalidArgument, match="a metric and a loss are both named 'loss'; rename the metric"):
+            make(*arguments, metrics=metrics)
+    with pytest.raises(InvalidArgument, match="both named 'ce'"):
+        make_trainer(tmp_path, loss=Parts(("ce",)), metrics={"ce": MulticlassAccuracy(2)}).run()
+
+
+def test_state_that_cannot_be_saved_is_refused_before_anything_begins(tmp_path: Path, bus: Bus) -> None:
+    class Curious(nn.Linear):
+        def get_extra_state(self) -> Any:
+            return {"seen": {1, 2}}
+
+        def set_extra_state(self, state: Any) -> None: ...
+
+    trainer = make_trainer(tmp_path, model=Curious(4, 2), bus=bus)
+    with pytest.raises(UnsavableState, match=r"\['model'\]\['_extra_state'\]\['seen'\], \{1, 2\} of type set"):
+        trainer.run()
+    assert nothing_was_published(trainer)
+    assert make_trainer(tmp_path, model=Curious(4, 2), save=False).run().epochs == 2
 
 
 def test_a_validator_that_would_compute_nothing_is_refused() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lineside.runners import Trainer, trainer
-from lineside.runners.scalars import CudaScalars, Mean, Snapshot
+from lineside.runners.scalars import CudaScalars, Snapshot, Sums
 from lineside.schemas import OptimizerStep, TrainBatchEnd, TrainEpochEnd
 
 from .support import CLOSING, OPENING, T, follow, make_trainer, names, of
@@ -113,16 +113,16 @@ def test_dropped_values_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> 
     assert "more than 1 steps behind" in record.getMessage()
 
 
-def test_values_are_dropped_and_counted_when_no_slot_is_free_and_the_mean_still_counts_them() -> None:
+def test_values_are_dropped_and_counted_when_no_slot_is_free_and_the_sums_still_count_them() -> None:
     scalars = CudaScalars(CPU, slots=2)
-    mean = Mean(scalars)
+    sums = Sums(scalars)
     snapshots = [take(scalars, value) for value in (1.0, 2.0, 6.0)]
     for snapshot in snapshots:
-        mean.add(snapshot, 2)
+        sums.add(snapshot, 2)
     assert [snapshot.lost for snapshot in snapshots] == [False, False, True]
     assert scalars.dropped == 1
     assert math.isnan(cast("float", snapshots[2].result()["a"]))
-    assert mean.read() == [3.0]
+    assert sums.read() == [18.0]
     assert (snapshots[0].wait(), snapshots[1].wait()) == ({"a": 1.0}, {"a": 2.0})
     assert not take(scalars, 4.0).lost
 

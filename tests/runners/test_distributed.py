@@ -27,17 +27,33 @@ inputs = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
 data = TensorDataset(inputs, (inputs.sum(1) > 0).long())
 held = TensorDataset(inputs[:16], data.tensors[1][:16])
 
-def train(directory, stop=None, seed=0, **settings):
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, inputs):
+        return self.head(inputs)
+
+def by_parts(model, batch):
+    return nn.functional.cross_entropy(model.head(batch[0]), batch[1])
+
+def train(directory, stop=None, poison=None, parts=False, seed=0, **settings):
     torch.manual_seed(seed + rank)  # other weights in each process, until DDP makes them the same
-    model = nn.Linear(4, 2)
+    model = Net()
+    ce = nn.CrossEntropyLoss()
+    def loss(outputs, targets):
+        trained = [rank, *([trainer.progress.epoch, trainer.progress.batch] if model.training else [])]
+        return ce(outputs, targets) * (float("nan") if trained == poison else 1.0)
+    objective = {"step": by_parts, "metrics": None} if parts else {"loss": loss}
     sampler = DistributedSampler(data, num_replicas=2, rank=rank, seed=3)
     val = DataLoader(held, 4, sampler=DistributedSampler(held, num_replicas=2, rank=rank, shuffle=False))
     with Bus() as bus:
         events = []
         bus.subscribe(events.append, Event)
-        trainer = Trainer(model, DataLoader(data, 4, sampler=sampler), loss=nn.CrossEntropyLoss(), val=val, bus=bus,
-                          metrics={"accuracy": MulticlassAccuracy(2, average="micro")}, device="cpu",
-                          optimizer=lambda p: torch.optim.SGD(p, lr=0.1), directory=folder / directory, **settings)
+        trainer = Trainer(model, DataLoader(data, 4, sampler=sampler), val=val, bus=bus, device="cpu",
+                          optimizer=lambda p: torch.optim.SGD(p, lr=0.1), directory=folder / directory,
+                          **{"metrics": {"accuracy": MulticlassAccuracy(2, average="micro")}, **objective, **settings})
         @trainer.hook(TrainBatchEnd)
         def stop_there(event, trainer):
             if [rank, event.epoch, event.batch] == stop:
@@ -75,8 +91,8 @@ def test_two_processes_train_one_model_stop_at_the_same_step_and_resume_exactly(
     whole, stopped, resumed, accumulated = train_in_two_processes(
         tmp_path,
         {"directory": "whole", "epochs": 2},
-        {"directory": "parts", "epochs": 2, "stop": [1, 0, 0]},
-        {"directory": "parts", "epochs": 2, "resume": str(tmp_path / "parts"), "seed": 7},
+        {"directory": "parts", "epochs": 2, "stop": [1, 0, 0], "save_every_steps": 1},
+        {"directory": "parts", "epochs": 2, "resume": str(tmp_path / "parts"), "seed": 7, "save_every_steps": 1},
         {"directory": "windows", "epochs": 1, "accumulate": 2},
     )
 
@@ -97,3 +113,21 @@ def test_two_processes_train_one_model_stop_at_the_same_step_and_resume_exactly(
     windows = ["TrainEpochStart", *A, *T, *T, "TrainEpochEnd", *V, "ModelSave", "FitEpochEnd"]
     assert accumulated[0]["names"] == [*OPENING, *windows, *V, "FitEpochEnd", *CLOSING]
     assert accumulated[0]["weights"] == accumulated[1]["weights"]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_of_them_without_saving(tmp_path: Path) -> None:
+    ((first, second),) = train_in_two_processes(
+        tmp_path, {"directory": "bad", "epochs": 2, "on_nonfinite": "stop", "poison": [1, 0, 2]}
+    )
+    for report in (first, second):
+        assert (report["result"]["outcome"], report["result"]["last"]) == ("stopped", None)
+        assert report["result"]["reason"] == "the loss of batch 2 in epoch 0 is not finite"
+
+
+@pytest.mark.slow
+def test_a_step_may_call_the_parts_of_the_model_and_the_gradients_are_those_of_all_processes(tmp_path: Path) -> None:
+    whole, parts = train_in_two_processes(
+        tmp_path, {"directory": "whole", "epochs": 1}, {"directory": "parts", "epochs": 1, "parts": True}
+    )
+    assert parts[0]["weights"] == parts[1]["weights"] == whole[0]["weights"]

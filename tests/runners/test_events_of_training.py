@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -36,6 +37,7 @@ from lineside.schemas import (
     ValBatchEnd,
     ValBatchStart,
     ValEnd,
+    ValEvent,
     ValStart,
 )
 
@@ -221,11 +223,14 @@ def test_an_exception_in_a_hook_at_any_stage_fails_the_run(tmp_path: Path, stage
     reached = names(events)
     until = reached.index(stage.__name__) + 1
     missing = [name for name in ("Teardown", "RunEnd") if name not in reached[:until]]
+    if issubclass(stage, ValEvent):
+        missing.insert(0, "ModelSave")  # the epoch is trained: it is not to be lost
     assert reached[until:] == missing
     assert reached == [*OPENING, *EPOCH, *EPOCH, *FINAL, *CLOSING][:until] + missing
     assert f"at {stage.__name__}" in caught.value.__notes__[0]
-    for event in events[until:]:
-        assert (event.outcome, event.error.type) == ("failed", f"{__name__}.Refused")  # type: ignore[attr-defined]
+    for event in [event for event in events[until:] if isinstance(event, (Teardown, RunEnd))]:
+        assert event.error is not None
+        assert (event.outcome, event.error.type) == ("failed", f"{__name__}.Refused")
     assert run.state == "failed"
 
 
@@ -339,6 +344,21 @@ def test_a_mapping_of_losses_is_added_up_and_keeps_its_names(tmp_path: Path) -> 
     assert of(events, ValEnd)[0].losses.keys() == {"ce", "size"}
 
 
+def test_the_parts_of_a_loss_keep_their_names_in_whatever_order_they_come(tmp_path: Path) -> None:
+    orders = itertools.cycle([("small", "large"), ("large", "small")])
+
+    def loss(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        values = {"small": outputs.mean() * 0 + 1, "large": outputs.mean() * 0 + 100}
+        return {name: values[name] for name in next(orders)}
+
+    events = follow(make_trainer(tmp_path, loss=loss, epochs=1))
+    expected = {"small": 1, "large": 100}
+    assert {tuple(sorted(event.losses.items())) for event in of(events, TrainBatchEnd)} == {
+        (("large", 100), ("small", 1))
+    }
+    assert of(events, TrainEpochEnd)[0].losses == of(events, ValEnd)[0].losses == expected
+
+
 def test_the_final_evaluation_is_of_the_best_weights_and_the_model_keeps_the_last(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=6, optimizer=sgd(3.0))
     kept: dict[int, dict[str, Tensor]] = {}
@@ -353,6 +373,49 @@ def test_the_final_evaluation_is_of_the_best_weights_and_the_model_keeps_the_las
     assert not any(event.final for event in epochs)
     assert (final.epoch, final.fitness, final.losses) == (best.epoch, best.fitness, best.losses)
     assert all(torch.equal(value, kept[5][name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_callbacks_see_the_batch_and_the_loss_in_work(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=1)
+    seen: list[tuple[str, Any, Tensor | None]] = []
+    losses: list[float] = []
+
+    @trainer.hook(TrainBatchStart, TrainBatchEnd, TrainEpochEnd, ValBatchEnd)
+    def note(event: Any, trainer: Trainer) -> None:
+        seen.append((event.type, trainer.batch, trainer.loss))
+        if isinstance(event, (TrainBatchEnd, ValBatchEnd)):
+            losses.append(event.losses["loss"])
+
+    trainer.run()
+    assert [batch and len(batch[0]) for _, batch, _ in seen] == [4, 4, 4, 4, 4, 4, None, 4, 4, 4, 4]
+    ends = [loss for name, _, loss in seen if name in ("TrainBatchEnd", "ValBatchEnd") and loss is not None]
+    assert [loss.item() for loss in ends] == losses
+    assert not any(loss.requires_grad for loss in ends)
+    assert all(loss is None for name, _, loss in seen if name in ("TrainBatchStart", "TrainEpochEnd"))
+    assert (trainer.batch, trainer.loss) == (None, None)
+
+
+def test_callbacks_see_the_metrics_just_computed_at_the_end_of_the_validation(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    seen: list[Any] = []
+    told: list[Any] = []
+    trainer.add_callback("on_val_end", lambda trainer: seen.append((dict(trainer.metrics), trainer.fitness)))
+
+    @trainer.hook(ValEnd)
+    def note(event: ValEnd, trainer: Trainer) -> None:
+        told.append(({**event.metrics, **event.losses}, event.fitness))
+
+    trainer.run()
+    assert len(seen) == 3
+    assert seen == told
+
+
+def test_a_failed_run_lets_go_of_its_batch(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=1)
+    trainer.add_callback("on_train_batch_end", lambda trainer: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+    assert (trainer.batch, trainer.loss) == (None, None)
 
 
 def poisoned_loss(outputs: Tensor, targets: Tensor) -> Tensor:

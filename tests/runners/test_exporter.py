@@ -107,6 +107,16 @@ def test_the_events_of_an_export_come_in_the_promised_order(tmp_path: Path, bus:
     assert over.outcome == "completed"
 
 
+def test_a_callback_finds_what_came_of_the_export_in_the_exporter(tmp_path: Path) -> None:
+    exporter = Exporter(nn.Linear(2, 2), torch.randn(2, 2), path=tmp_path / "model.pt2", overwrite=True)
+    found: list[Any] = []
+    exporter.add_callback("on_export_start", lambda exporter: found.append(exporter.result))
+    exporter.add_callback("on_export_end", lambda exporter: found.append(exporter.result))
+    first, second = exporter.run(), exporter.run()
+    assert found == [None, first, None, second]
+    assert exporter.result is second
+
+
 def test_the_open_dimension_of_an_onnx_file_is_called_batch(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     Exporter(nn.Linear(2, 3), torch.randn(2, 2), path=path).run()

@@ -291,7 +291,7 @@ def test_a_loop_that_is_closed_abruptly_fails_the_run_too(trainer: Trainer) -> N
 
 
 def test_a_hook_for_a_stage_of_another_runner_is_refused(trainer: Trainer) -> None:
-    with pytest.raises(UnreachableStage, match="a Trainer never reaches PredictStart.*TrainEvent, ValEvent"):
+    with pytest.raises(UnreachableStage, match="this Trainer never reaches PredictStart.*TrainEvent, ValEvent"):
         trainer.add_callback("on_predict_start", lambda trainer: None)
     with pytest.raises(UnreachableStage, match="SubscriberFailed"):
         trainer.hook(TrainEpochEnd, SubscriberFailed)(lambda event, trainer: None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lineside.runners import Trainer
+from lineside.runners import InvalidArgument, Trainer
 from lineside.schemas import FitEpochEnd, OptimizerStep, ParamsUpdate, TrainBatchEnd, TrainEpochStart
 
 from .support import (
@@ -124,8 +124,13 @@ def test_the_rates_are_named_by_the_groups_of_the_optimizer(tmp_path: Path) -> N
     assert of(events, TrainEpochStart)[0].lr == {"stem": 0.1, "1": 0.2}
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_plateau_scheduler_gets_the_fitness_in_its_own_direction(tmp_path: Path, mode: Any) -> None:
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [({}, "max"), ({"fitness": "loss"}, "min"), ({"metrics": None}, "min"), ({"mode": "min"}, "min")],
+)
+def test_a_plateau_scheduler_gets_what_is_to_be_improved_as_it_was_computed(
+    tmp_path: Path, settings: dict[str, Any], mode: str
+) -> None:
     seen: list[float] = []
 
     class Plateau(lr_scheduler.ReduceLROnPlateau):
@@ -133,9 +138,75 @@ def test_a_plateau_scheduler_gets_the_fitness_in_its_own_direction(tmp_path: Pat
             seen.append(float(metrics))
             super().step(metrics, epoch)  # pyright: ignore[reportUnknownMemberType]
 
-    events = follow(make_trainer(tmp_path, scheduler=scheduled(Plateau, mode=mode)))
+    events = follow(make_trainer(tmp_path, scheduler=scheduled(Plateau, mode=mode), **settings))
     fitness = [event.fitness for event in of(events, FitEpochEnd) if not event.final]
     assert seen == [value if mode == "max" else -value for value in fitness]
+
+
+def test_a_plateau_scheduler_reduces_the_rate_when_the_accuracy_stands_still(tmp_path: Path) -> None:
+    scheduler = scheduled(lr_scheduler.ReduceLROnPlateau, mode="max", patience=0)
+    trainer = make_trainer(tmp_path, model=linear(), optimizer=sgd(1e-6), epochs=3, scheduler=scheduler)
+    rates = [event.lr["0"] for event in of(follow(trainer), TrainEpochStart)]
+    assert rates == pytest.approx([1e-6, 1e-6, 1e-7])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "max"),
+        ({"fitness": "accuracy"}, "max"),
+        ({"fitness": "loss"}, "min"),
+        ({"metrics": None}, "min"),
+        ({"mode": "min"}, "min"),
+        ({"fitness": "loss", "mode": "max"}, "max"),
+        ({"validate": False}, "min"),
+    ],
+)
+def test_a_plateau_scheduler_that_looks_the_other_way_is_refused_in_the_constructor(
+    tmp_path: Path, settings: dict[str, Any], expected: str
+) -> None:
+    given = {"max": "min", "min": "max"}[expected]
+    scheduler = scheduled(lr_scheduler.ReduceLROnPlateau, mode=given)
+    with pytest.raises(InvalidArgument, match=f"make it with mode='{expected}'"):
+        make_trainer(tmp_path, scheduler=scheduler, **settings)
+
+
+def test_a_plateau_scheduler_that_looks_the_other_way_is_refused_as_soon_as_the_fitness_is_known(
+    tmp_path: Path,
+) -> None:
+    def step(model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        return {"ce": nn.functional.cross_entropy(model(batch[0]), batch[1])}
+
+    scheduler = scheduled(lr_scheduler.ReduceLROnPlateau, mode="max")
+    trainer = make_trainer(tmp_path, scheduler=scheduler, loss=None, step=step, metrics=None, fitness="ce")
+    with pytest.raises(InvalidArgument, match="make it with mode='min'"):
+        trainer.run()
+
+
+def test_every_run_of_a_trainer_has_the_schedule_from_its_beginning(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=3, save=False, scheduler=scheduled(lr_scheduler.StepLR, 1, gamma=0.1))
+    for _ in range(2):
+        rates = [event.lr["0"] for event in of(follow(trainer), TrainEpochStart)]
+        assert rates == pytest.approx([0.05, 0.005, 0.0005])
+
+
+def test_validation_leaves_nothing_in_the_model_that_cannot_be_trained_with(tmp_path: Path) -> None:
+    class Cached(nn.Module):
+        """Keeps the positions it has computed, for the longest batch so far."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = linear()
+            self.positions = torch.zeros(0, 2)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if len(inputs) > len(self.positions):
+                self.positions = torch.ones(len(inputs), 2)
+            outputs: Tensor = self.linear(inputs) * self.positions[: len(inputs)]
+            return outputs
+
+    trainer = make_trainer(tmp_path, model=Cached(), val=make_loader(8, 8, shuffle=False))
+    assert trainer.run().epochs == 2
 
 
 def test_a_plateau_scheduler_without_validation_gets_the_training_loss(tmp_path: Path) -> None:
@@ -168,6 +239,15 @@ def test_deterministic_algorithms_are_used_for_the_length_of_the_run(tmp_path: P
     trainer.run()
     assert during == [True]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_choice_to_be_only_warned_of_algorithms_comes_back_after_a_deterministic_run(tmp_path: Path) -> None:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        make_trainer(tmp_path, deterministic=True, epochs=1).run()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_bf16_computes_the_forward_pass_in_less_precision(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.bus import Bus
-from lineside.runners.errors import InvalidConfig, InvalidHook, InvalidModel
-from lineside.runners.inference import DeviceUnavailable
+from lineside.runners.errors import DeviceUnavailable, InvalidArgument, InvalidConfig, InvalidModel
 from lineside.runners.predict.errors import InputUnusable, OutputUnusable, ResultMismatch
 from lineside.runners.predictor import PredictBatch, Predictor, PredictStream
 from lineside.schemas import PredictPostprocessEnd, RunEnd
@@ -172,7 +171,7 @@ def test_bad_parts_and_settings_are_refused_at_once() -> None:
         doubler(batch_size=0)
     with pytest.raises(InvalidConfig, match="no such setting"):
         doubler(batchsize=1)
-    with pytest.raises(InvalidHook, match="postprocess"):
+    with pytest.raises(InvalidArgument, match=r"postprocess=<.*len>: it takes .*; expected a .* \(outputs, batch\)"):
         Predictor(Double(), postprocess=cast("Any", len), device="cpu")
-    with pytest.raises(InvalidHook, match="preprocess"):
+    with pytest.raises(InvalidArgument, match=r"preprocess=3: int is not callable; expected a function of \(inputs\)"):
         Predictor(Double(), preprocess=cast("Any", 3), device="cpu")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lineside.bus import Bus
+from lineside.bus.subscribers import JsonLines
 from lineside.runners.errors import WouldDeadlock
 from lineside.runners.predict.errors import NoBatch, SourceUnusable
 from lineside.runners.predictor import PredictBatch, PredictConfig, Predictor
@@ -21,11 +24,12 @@ from lineside.schemas import (
     PredictEnd,
     PredictPostprocessEnd,
     PredictStart,
+    RunEnd,
     RunStart,
 )
 from tests.turns import turn
 
-from .predictions import Double, doubler, sequence
+from .predictions import Double, doubler, numbers, sequence
 from .support import events_of_run, types
 
 # ---- results and events
@@ -68,6 +72,13 @@ def test_the_events_say_what_was_predicted(bus: Bus) -> None:
     assert (second_end.inputs, second_end.results) == (("4",), (10,))
     assert isinstance(end, PredictEnd)
     assert (end.inputs, end.batches) == (5, 2)
+
+
+def test_the_duration_is_that_from_the_first_event_of_prediction_to_its_last(bus: Bus) -> None:
+    doubler(bus).run(range(4))
+    _, begin, *_, end, _ = events_of_run(bus)
+    assert isinstance(end, PredictEnd)
+    assert 0 < end.duration <= end.elapsed - begin.elapsed
 
 
 def test_an_empty_source_is_no_error(bus: Bus) -> None:
@@ -125,6 +136,13 @@ def test_a_started_prediction_returns_all_results_by_its_handle(bus: Bus) -> Non
     run = doubler(bus, batch_size=2).start(range(5))
     assert run.result(timeout=30).results == (0, 2, 4, 6, 8)
     assert types(events_of_run(bus, run.id)) == sequence(3)
+
+
+def test_results_that_are_not_collected_are_in_the_events_only(bus: Bus) -> None:
+    result = doubler(bus, batch_size=2).run(range(4), collect=False)
+    assert (result.results, result.inputs) == ((), 4)
+    ends = [event for event in events_of_run(bus) if isinstance(event, PredictBatchEnd)]
+    assert [event.results for event in ends] == [(0, 2), (4, 6)]
 
 
 def test_lower_precision_is_for_the_forward_pass_only() -> None:
@@ -195,6 +213,71 @@ def test_inputs_come_from_any_iterable(bus: Bus, source: Iterable[Any], results:
     begin = events_of_run(bus)[1]
     assert isinstance(begin, PredictStart)
     assert begin.batches == batches
+
+
+class Rolling(Dataset[int]):
+    """A map-style dataset that never raises IndexError: how long it is, only its length says."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        assert index < 4, "read beyond its length"
+        return index
+
+
+def test_a_dataset_is_read_as_far_as_its_length_goes() -> None:
+    assert list(doubler(batch_size=3).stream(cast("Iterable[int]", Rolling()))) == [0, 2, 4, 6]
+
+
+class Documents(Dataset[dict[str, Any]]):
+    """A dataset of mappings, as of tokenizers."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"name": f"document {index}", "value": torch.tensor(index), "more": {"mask": torch.tensor([1, index])}}
+
+
+def test_the_rows_of_a_loader_of_names_are_the_names(bus: Bus) -> None:
+    loader = DataLoader(cast("Any", ["a.png", "b.png", "c.png"]), batch_size=2)
+    Predictor(Double(), preprocess=lambda names: torch.ones(len(names)), bus=bus, device="cpu").run(loader)
+    event = events_of_run(bus)[2]
+    assert isinstance(event, PredictBatchStart)
+    assert event.inputs == ("a.png", "b.png", "c.png")
+
+
+def test_the_rows_of_a_loader_of_mappings_are_mappings(bus: Bus) -> None:
+    taken: list[Any] = []
+
+    def values(inputs: list[Any]) -> Tensor:
+        taken.extend(inputs)
+        return torch.stack([value["value"] for value in inputs])
+
+    loader = DataLoader(Documents(), batch_size=4)
+    predictor = Predictor(Double(), preprocess=values, postprocess=numbers, bus=bus, device="cpu", batch_size=3)
+    assert predictor.run(loader).results == (0, 2, 4, 6, 8, 10)
+    assert [value["name"] for value in taken] == [f"document {i}" for i in range(6)]
+    assert taken[5]["more"]["mask"].tolist() == [1, 5]
+    begin = events_of_run(bus)[1]
+    assert isinstance(begin, PredictStart)
+    assert begin.batches == 2
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [{"value": torch.ones(2), "split": "val"}, {"value": torch.ones(2), "scale": 3}, torch.tensor(1.0), "text", {}, 3],
+)
+def test_a_loader_whose_batches_have_no_rows_is_refused(batch: Any) -> None:
+    def one(samples: list[int]) -> Any:
+        return batch
+
+    loader: Any = DataLoader(cast("Any", range(2)), batch_size=2, collate_fn=one)
+    with pytest.raises(
+        SourceUnusable, match=r"cannot predict on DataLoader: .* has no rows; expected .* batch_size=None"
+    ):
+        Predictor(Double(), preprocess=lambda inputs: torch.ones(len(inputs)), device="cpu").run(loader)
 
 
 @pytest.mark.parametrize(
@@ -414,3 +497,85 @@ def test_results_need_not_be_published(bus: Bus) -> None:
     event = events_of_run(bus)[4]
     assert isinstance(event, PredictBatchEnd)
     assert (event.inputs, event.results) == (("0",), ())
+
+
+class Watched(np.ndarray[Any, Any]):
+    """An array that counts how often it is turned into lists."""
+
+    asked = 0
+
+    def tolist(self) -> Any:
+        Watched.asked += 1
+        return super().tolist()
+
+
+def test_results_become_data_only_where_somebody_reads_the_event(bus: Bus) -> None:
+    def watched(outputs: Tensor, batch: PredictBatch) -> list[Any]:
+        return [{"scores": np.array([1.0, 2.0]).view(Watched)}, np.array([3]).view(Watched)]
+
+    Watched.asked = 0
+    predictor = Predictor(Double(), postprocess=watched, bus=bus, device="cpu")
+    predictor.run([1, 2])
+    with bus.stream(RunEnd) as ends:
+        predictor.run([1, 2])
+        next(ends)
+    assert Watched.asked == 0
+    event = events_of_run(bus)[4]
+    assert isinstance(event, PredictBatchEnd)
+    assert event.results == ({"scores": (1.0, 2.0)}, (3,))
+    assert Watched.asked > 0
+
+
+@pytest.mark.parametrize("read", ["by a hook", "in another process", "later"])
+def test_arrays_that_change_later_do_not_change_the_event(bus: Bus, read: str, tmp_path: Path) -> None:
+    tensor, array = torch.zeros(2), np.zeros(2)
+
+    def reused(outputs: Tensor, batch: PredictBatch) -> list[Any]:
+        for buffer in (tensor, array):
+            buffer += 1
+        return [tensor, {"scores": (array, tensor[0])}]
+
+    predictor = Predictor(Double(), postprocess=reused, bus=bus, device="cpu", batch_size=2)
+    seen: list[Any] = []
+    if read == "by a hook":
+        predictor.hook(PredictBatchEnd)(lambda event, _: seen.append(event.results))
+    if read == "in another process":
+        bus.subscribe(JsonLines(tmp_path / "log"), PredictBatchEnd, lane="process")
+    predictor.run(range(4))
+    if read == "in another process":
+        bus.drain()
+        seen += [json.loads(line)["results"] for line in (tmp_path / "log").read_bytes().splitlines()]
+    if read == "later":
+        seen += [event.results for event in events_of_run(bus) if isinstance(event, PredictBatchEnd)]
+    expected = [[[1.0, 1.0], {"scores": [[1.0, 1.0], 1.0]}], [[2.0, 2.0], {"scores": [[2.0, 2.0], 2.0]}]]
+    assert json.loads(json.dumps(seen)) == expected
+
+
+def test_numbers_of_every_kind_are_published_or_described(bus: Bus) -> None:
+    given: list[Any] = [
+        torch.tensor([1 + 2j]),
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.eye(2).to_sparse(),
+        np.array([True]),
+        np.array(["a", None], dtype=object),
+        np.array([np.longdouble(1)]),
+        np.longdouble(2),
+        np.array(["2026-01-01"], dtype="datetime64[D]"),
+    ]
+
+    def results(outputs: Tensor, batch: PredictBatch) -> list[Any]:
+        return given
+
+    Predictor(Double(), postprocess=results, bus=bus, device="cpu").run(range(len(given)))
+    event = events_of_run(bus)[4]
+    assert isinstance(event, PredictBatchEnd)
+    assert event.results == (
+        ("(1+2j)",),
+        (1.0, 1.0),
+        "Tensor of torch.float32, shape (2, 2), torch.sparse_coo",
+        (True,),
+        ("a", None),
+        (1.0,),
+        2.0,
+        ("datetime.date(2026, 1, 1)",),
+    )

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from lineside.runners import (
     CheckpointNotFound,
     CheckpointUnreadable,
     CheckpointUnwritable,
+    InvalidBatch,
+    InvalidObjective,
     ModelMismatch,
     OptimizerMismatch,
     ShorterData,
@@ -241,6 +245,168 @@ def test_a_stream_of_a_resumed_run_has_its_own_attempt_only(tmp_path: Path) -> N
         bus.drain(PATIENCE)
         run = make_trainer(tmp_path, bus=bus, resume=tmp_path / "run").start()
         assert {event.attempt for event in run.stream()} == {2}
+
+
+def test_every_attempt_has_a_number_of_its_own_though_it_saved_nothing(tmp_path: Path) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+
+    def crash(trainer: Trainer) -> None:
+        raise RuntimeError("no power")
+
+    attempts: list[int] = []
+    for _ in range(3):
+        trainer = make_trainer(tmp_path, epochs=2, resume=tmp_path / "run")
+        trainer.hook(RunStart)(lambda event, trainer: attempts.append(event.attempt))
+        trainer.add_callback("on_train_start", crash)
+        with pytest.raises(RuntimeError, match="no power"):
+            trainer.run()
+    assert attempts == [2, 3, 4]
+    assert make_trainer(tmp_path, epochs=2, resume=tmp_path / "run").run().attempt == 5
+    assert make_trainer(tmp_path, epochs=1, overwrite=True).run().attempt == 1
+    assert make_trainer(tmp_path, epochs=2, resume=tmp_path / "run").run().attempt == 2
+
+
+def test_a_resumed_run_does_not_keep_what_it_has_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_trainer(tmp_path, epochs=1).run()
+    read: list[weakref.ref[Tensor]] = []
+    load = torch.load
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        state = load(*arguments, **options)
+        read.append(weakref.ref(state["model"]["0.weight"]))
+        return state
+
+    monkeypatch.setattr(torch, "load", spy)
+    trainer = make_trainer(tmp_path, resume=tmp_path / "run")
+    kept: list[bool] = []
+    trainer.add_callback("on_train_start", lambda _: kept.append(read[0]() is not None))
+    trainer.run()
+    assert kept == [False]
+
+
+def test_a_folder_to_overwrite_is_left_alone_until_there_is_something_to_put_there(tmp_path: Path) -> None:
+    saved_run(tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    def no_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs
+
+    with pytest.raises(InvalidObjective):
+        make_trainer(tmp_path, overwrite=True, loss=no_loss).run()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_whenever_a_run_is_killed_its_folder_holds_the_best_weights_that_the_last_checkpoint_knows_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, killed = tmp_path / "run", tmp_path / "killed"
+    replace = Path.replace
+
+    def replace_and_look(draft: Path, target: Any) -> Path:
+        made = replace(draft, target)
+        shutil.copytree(folder, killed / str(len(list(killed.iterdir()))))
+        return made
+
+    killed.mkdir()
+    with monkeypatch.context() as watched:
+        watched.setattr(Path, "replace", replace_and_look)
+        whole = make_trainer(tmp_path, epochs=4, seed=3, optimizer=sgd(0.1), fitness="loss").run()
+    left = [path for path in killed.iterdir() if (path / "last.pt").is_file()]
+    assert len(left) > 4
+    for path in left:
+        settings: dict[str, Any] = {"epochs": 4, "optimizer": sgd(0.1), "fitness": "loss"}
+        resumed = make_trainer(tmp_path, **settings, resume=path, directory=path).run()
+        assert (resumed.best_fitness, resumed.metrics) == (whole.best_fitness, whole.metrics)
+
+
+def test_a_loader_that_has_lost_its_generator_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, train=own_generator(), epochs=1).run()
+    message = refused(tmp_path, CheckpointMismatch, resume=tmp_path / "run")
+    assert "the training data had 1 torch.Generator of its own, that of this run has 0" in message
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "schedule": "step"}], ids=["", "accumulated"])
+def test_a_run_that_did_its_steps_goes_on_exactly_there_when_it_is_given_more(
+    tmp_path: Path, loader: Loader, options: dict[str, Any]
+) -> None:
+    def trained(folder: Path, steps: int, **more: Any) -> dict[str, Any]:
+        trainer = trainer_for_resuming(folder, loader(), epochs=None, max_steps=steps, **options, **more)
+        result = trainer.run()
+        assert (result.outcome, result.step) == ("completed", steps)
+        return {part: state for part, state in state_of(trainer).items() if part != "progress"}
+
+    expected = trained(tmp_path / "whole", 6)
+    for steps in (3, 4):  # at the end of an epoch, and within one
+        folder = tmp_path / str(steps)
+        trained(folder, steps)
+        assert same_state(expected, trained(folder, 6, resume=folder / "run", model=make_model(5)))
+
+
+def test_an_epoch_that_a_limit_ends_is_validated_and_saved_but_not_over(tmp_path: Path) -> None:
+    result = make_trainer(tmp_path, epochs=None, max_steps=4).run()
+    assert (result.epochs, result.step, result.best_epoch is not None) == (1, 4, True)
+    events = follow(make_trainer(tmp_path, epochs=2, resume=tmp_path / "run"))
+    assert [(event.epoch, event.batch) for event in of(events, TrainBatchEnd)] == [(1, 1), (1, 2)]
+    assert (of(events, TrainEpochEnd)[0].batches, of(events, TrainEpochEnd)[0].samples) == (3, 12)
+
+
+class PowerCut(Exception):
+    pass
+
+
+def cut_the_power_at(trainer: Trainer, epoch: int, batch: int) -> None:
+    @trainer.hook(TrainBatchEnd)
+    def cut(event: TrainBatchEnd, trainer: Trainer) -> None:
+        if (event.epoch, event.batch) == (epoch, batch):
+            raise PowerCut
+
+
+@pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "schedule": "step"}], ids=["", "accumulated"])
+def test_a_run_that_saves_within_epochs_loses_few_steps_and_resumes_exactly(
+    tmp_path: Path, loader: Loader, options: dict[str, Any]
+) -> None:
+    whole = trainer_for_resuming(tmp_path / "whole", loader(), **options)
+    whole.run()
+    expected = state_of(whole)
+    first = trainer_for_resuming(tmp_path / "parts", loader(), save_every_steps=1, **options)
+    cut_the_power_at(first, 1, 2)
+    with pytest.raises(PowerCut):
+        first.run()
+    seed_torch(99)
+    resume = tmp_path / "parts" / "run"
+    resumed = trainer_for_resuming(tmp_path / "parts", loader(), resume=resume, model=make_model(5), **options)
+    begun: list[int] = []
+    resumed.hook(TrainStart)(lambda event, trainer: begun.append(trainer.progress.batch))
+    resumed.run()
+    assert begun == [2]
+    assert same_state(expected, state_of(resumed))
+
+
+def test_a_run_saves_within_its_epochs_at_the_latest_every_so_many_steps(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, train=make_loader(20), validate=False, save_every_steps=2)
+    saves = [(event.epoch, event.step) for event in of(follow(trainer), ModelSave)]
+    assert saves == [(0, 2), (0, 4), (0, 5), (1, 7), (1, 9), (1, 10)]
+
+
+def test_an_epoch_whose_validation_fails_is_kept_and_validated_after_the_resume(tmp_path: Path) -> None:
+    data = make_data(8)
+    whole = trainer_for_resuming(tmp_path / "whole", make_loader(), epochs=2)
+    whole.run()
+    expected = state_of(whole)
+    first = trainer_for_resuming(
+        tmp_path / "parts", make_loader(), epochs=2, val=[*make_loader(4), tuple(data.tensors[:1])]
+    )
+    run = first.start()
+    reached = names(run.stream())
+    with pytest.raises(InvalidBatch):
+        run.result(PATIENCE)
+    assert reached[-4:] == ["ValBatchStart", "ModelSave", "Teardown", "RunEnd"]
+    resume = tmp_path / "parts" / "run"
+    resumed = trainer_for_resuming(tmp_path / "parts", make_loader(), epochs=2, resume=resume, model=make_model(5))
+    resumed.run()
+    assert same_state(expected, state_of(resumed))
 
 
 def test_a_run_that_is_complete_can_be_continued_with_more_epochs(tmp_path: Path) -> None:

@@ -4,18 +4,32 @@ import asyncio
 import gc
 import logging
 import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lineside.bus import Bus, BusClosed
-from lineside.runners import RunEnded, RunnerBusy, StageNotReached, Trainer, TrainResult, WouldDeadlock
+from lineside.runners import (
+    Predictor,
+    RunEnded,
+    RunnerBusy,
+    StageNotReached,
+    Trainer,
+    TrainResult,
+    UnreachableStage,
+    WouldDeadlock,
+)
 from lineside.schemas import (
     Event,
     FitEpochEnd,
     OptimizerSkip,
+    PredictStart,
     RunEnd,
     RunStart,
     TrainBatchEnd,
@@ -112,6 +126,17 @@ async def test_next_raises_when_the_run_ends_first(trainer: Trainer, gate: Gate)
     await run
     with pytest.raises(RunEnded):
         await run.next(RunEnd)
+
+
+async def test_next_and_hold_refuse_a_stage_that_the_run_never_reaches(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(UnreachableStage, match="this Trainer never reaches PredictStart.*TrainEvent, ValEvent"):
+        await run.next(TrainEpochEnd, "on_predict_start", timeout=PATIENCE)
+    with pytest.raises(UnreachableStage):
+        async with run.hold(PredictStart):
+            pass
+    gate.open()
+    await run
 
 
 async def test_next_gives_up_after_its_timeout(trainer: Trainer, gate: Gate) -> None:
@@ -236,11 +261,11 @@ async def test_a_run_that_is_paused_stands_still_until_it_is_resumed(trainer: Tr
 
 async def test_a_run_that_is_paused_can_be_stopped(trainer: Trainer) -> None:
     run = trainer.start()
-    async with run.hold(TrainBatchEnd):
+    async with run.hold(TrainBatchEnd) as event:
         run.pause()
     run.stop("no longer")
     result = await run
-    assert (result.outcome, result.reason, result.step) == ("stopped", "no longer", 1)
+    assert (result.outcome, result.reason, result.step) == ("stopped", "no longer", 3 * event.epoch + event.batch + 1)
     assert run.state == "stopped"
 
 
@@ -388,3 +413,58 @@ async def test_running_in_the_loop_of_the_bus_is_refused(tmp_path: Path) -> None
 
 async def test_running_in_a_loop_that_nobody_needs_is_allowed(trainer: Trainer) -> None:
     assert trainer.run().outcome == "completed"
+
+
+# ---- what a failed run leaves
+
+
+class Large:
+    """What a step made, such as the activations that did not fit into memory."""
+
+
+class Failing(Predictor[Any]):
+    """A predictor whose step fails."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Identity(), preprocess=self._fail, device="cpu")
+        self.held: list[weakref.ref[Large]] = []
+
+    def _fail(self, inputs: list[Any]) -> Any:
+        large = Large()
+        self.held.append(weakref.ref(large))
+        raise MemoryError("too large")
+
+    def is_free(self) -> bool:
+        """Whether what the step held is gone, once its thread is."""
+        for thread in threading.enumerate():
+            if thread.name == f"lineside-{self.run_id}":
+                thread.join(PATIENCE)
+        return [reference() for reference in self.held] == [None]
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_what_a_failed_step_held_is_freed_with_its_error() -> None:
+    run, awaited = Failing(), Failing()
+    with suppress(MemoryError):
+        run.run([1])
+    assert run.is_free()
+    with suppress(MemoryError):
+        await awaited.start([1])
+    await turn()  # the loop's own callbacks of the future that was awaited
+    assert awaited.is_free()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_what_a_failed_step_held_is_freed_when_its_result_was_asked_for() -> None:
+    predictor = Failing()
+    with suppress(MemoryError):
+        predictor.start([1]).result(PATIENCE)
+    assert predictor.is_free()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.bus import Bus
-from lineside.runners.scalars import CudaScalars, HostScalars, Mean, Scalars, Snapshot, scalars_of
+from lineside.runners.scalars import CudaScalars, HostScalars, Scalars, Snapshot, Sums, scalars_of
 from lineside.schemas import RunEnd, TrainBatchEnd
 
 from .support import make_trainer
@@ -60,16 +60,17 @@ def test_nan_and_infinity_are_values_like_any_other(device: torch.device, scalar
     assert fields["b"] == -math.inf
 
 
-def test_a_mean_is_weighted_and_can_be_saved_and_restored(device: torch.device, scalars: Scalars) -> None:
-    mean = Mean(scalars)
-    assert mean.read() == []
+def test_sums_are_weighted_and_can_be_saved_and_restored(device: torch.device, scalars: Scalars) -> None:
+    sums = Sums(scalars)
+    assert sums.read() == []
     for value, weight in ((1.0, 4), (2.0, 2)):
-        mean.add(scalars.take(tensors(device, value, 10 * value), named), weight)
-    assert mean.read() == pytest.approx([8 / 6, 80 / 6])
-    again = Mean(scalars)
-    again.restore(mean.sums(), mean.weight)
+        sums.add(scalars.take(tensors(device, value, 10 * value), named), weight)
+    assert sums.read() == pytest.approx([8, 80])
+    again = Sums(scalars)
+    again.restore(sums.read(), sums.weight)
     again.add(scalars.take(tensors(device, 5.0, 50.0), named), 2)
-    assert again.read() == pytest.approx([18 / 8, 180 / 8])
+    assert again.read() == pytest.approx([18, 180])
+    assert again.weight == 8
 
 
 def test_values_on_the_host_are_known_at_once() -> None:
@@ -84,26 +85,26 @@ def test_nothing_makes_the_host_wait_for_the_device() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         snapshot = scalars.take(values, named)
-        Mean(scalars).add(snapshot, 4)
+        Sums(scalars).add(snapshot, 4)
         assert snapshot.wait() == {"a": 1.0, "b": 2.0}
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 @cuda
-def test_when_no_slot_is_free_values_are_dropped_and_counted_and_the_mean_is_still_right() -> None:
+def test_when_no_slot_is_free_values_are_dropped_and_counted_and_the_sums_are_still_right() -> None:
     device = torch.device("cuda")
     scalars = CudaScalars(device, slots=2)
-    mean = Mean(scalars)
+    sums = Sums(scalars)
     values = [tensors(device, float(n), 0.0) for n in range(3)]
     torch.cuda._sleep(1 << 30)  # type: ignore[no-untyped-call]  # half a second, behind which the copies queue
     snapshots = [scalars.take(value, named) for value in values]
     for snapshot in snapshots:
-        mean.add(snapshot, 1)
+        sums.add(snapshot, 1)
     assert [snapshot.lost for snapshot in snapshots] == [False, False, True]
     assert scalars.dropped == 1
     assert math.isnan(snapshots[2].wait()["a"])  # type: ignore[arg-type]
-    assert mean.read() == [1.0, 0.0]
+    assert sums.read() == [3.0, 0.0]
     assert [snapshot.wait()["a"] for snapshot in snapshots[:2]] == [0.0, 1.0]
     assert not scalars.take(tensors(device, 3.0, 0.0), named).lost
 

@@ -66,6 +66,7 @@ def test_a_signal_stops_the_run_at_the_next_step_and_it_saves_and_returns_a_resu
         assert read_line(process) == "ModelSave TrainEnd Teardown RunEnd"
         assert process.wait(PATIENCE) == 0
     assert (result["outcome"], result["reason"]) == ("stopped", f"{number.name} received")
+    assert result["signal"] == number
     assert (tmp_path / "last.pt").is_file()
 
 
@@ -121,7 +122,8 @@ def test_a_signal_ends_a_pause(tmp_path: Path) -> None:
         trainer.pause()
         timer.start()
 
-    assert trainer.run().reason == "SIGTERM received"
+    result = trainer.run()
+    assert (result.reason, result.signal) == ("SIGTERM received", signal.SIGTERM)
     timer.join(PATIENCE)
 
 

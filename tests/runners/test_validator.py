@@ -55,6 +55,7 @@ def test_a_stop_breaks_the_validation_off() -> None:
     assert names(run.stream()) == ["RunStart", "ValStart", "ValBatchStart", "ValBatchEnd", "RunEnd"]
     result = run.result(PATIENCE)
     assert (result.outcome, result.reason, result.metrics) == ("stopped", "enough", {})
+    assert (result.batches, result.samples) == (1, 4)
 
 
 def test_the_result_is_what_the_model_does_in_eval_mode() -> None:
@@ -96,6 +97,26 @@ def test_a_single_metric_is_named_by_its_class_and_a_collection_by_its_keys() ->
 def test_a_vector_of_metrics_is_numbered_and_a_matrix_left_out() -> None:
     metrics = {"accuracy": MulticlassAccuracy(2, average=None), "confusion": MulticlassConfusionMatrix(2)}
     assert make_validator(metrics=metrics).run().metrics.keys() == {"accuracy/0", "accuracy/1"}
+
+
+def test_callbacks_see_the_batch_in_work_and_the_metrics_at_the_end() -> None:
+    validator = make_validator()
+    losses: list[float] = []
+    ends: list[Any] = []
+
+    def note(validator: Validator) -> None:
+        assert validator.loss is not None
+        losses.append(validator.loss.item())
+
+    validator.add_callback("on_val_batch_end", note)
+    validator.add_callback(
+        "on_val_end", lambda validator: ends.append((validator.metrics, validator.losses, validator.fitness))
+    )
+    events = follow(validator)
+    end = of(events, ValEnd)[0]
+    assert losses == [event.losses["loss"] for event in of(events, ValBatchEnd)]
+    assert ends == [(end.metrics, end.losses, end.fitness)]
+    assert (validator.batch, validator.loss) == (None, None)
 
 
 def test_metrics_begin_anew_in_every_run() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import typer
@@ -10,10 +11,8 @@ from typer.core import TyperGroup
 from lineside.schemas import LinesideError
 
 FAILED = 1
-INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended: 128 + SIGINT."""
-TERMINATED = 143
-"""128 + SIGTERM."""
+KILLED = 128
+"""Added to the number of the signal that ended a command, as shells do."""
 
 
 class Group(TyperGroup):
@@ -31,4 +30,4 @@ class Group(TyperGroup):
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(KILLED + signal.SIGINT) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lineside.commands.group import INTERRUPTED, TERMINATED
+from lineside.commands.group import KILLED
 from lineside.commands.overrides import override
 
 if TYPE_CHECKING:
@@ -75,10 +75,9 @@ def predict(
     config = override(made.predict, settings or ())
     # Here the results are what is wanted, so none is dropped: the predictor waits for who shows them.
     with displayed(plain, log, wait=True) as bus:
-        predictor, source = made.predictor(weights, bus=bus, config=config), made.source()
-        with predictor.stream(source) as results:
-            for _ in results:
-                pass
+        predictor = made.predictor(weights, bus=bus, config=config)
+        result = predictor.run(made.source(), collect=False)
+    leave(result)
 
 
 def export(
@@ -122,6 +121,5 @@ def displayed(plain: bool, log: Path | None, *, wait: bool = False) -> Generator
 
 def leave(result: RunResult) -> None:
     """End the command with the code that a signal asks for, if one stopped the run."""
-    for signal, code in (("SIGINT", INTERRUPTED), ("SIGTERM", TERMINATED)):
-        if result.reason is not None and result.reason.startswith(signal):
-            raise typer.Exit(code)
+    if result.signal is not None:
+        raise typer.Exit(KILLED + result.signal)

@@ -71,9 +71,9 @@ class DemoLines(PlainDisplay):
         """Give the lines of `event`."""
         match event:
             case PredictBatchEnd():
-                for reading in readings(event, self._answers):
-                    if not reading.right:
-                        yield f"{'mistaken':<8} {reading.said}"
+                for one in judged(event, self._answers):
+                    if not one.right:
+                        yield f"{'mistaken':<8} {one.said}"
             case DemoSummary():
                 yield from (f"{'summary':<8} {line}" for line in summary(event))
             case _:
@@ -101,13 +101,13 @@ class DigitsView(PredictView):
     def __init__(self, answers: Sequence[Answer]) -> None:
         super().__init__()
         self._answers = answers
-        self._batch: list[Reading] = []
-        self._mistaken: list[Reading] = []
+        self._batch: list[Judgement] = []
+        self._mistaken: list[Judgement] = []
 
     def results(self, event: PredictBatchEnd) -> Lines:
         """Keep the batch for the region."""
-        self._batch = list(readings(event, self._answers))
-        self._mistaken += (reading for reading in self._batch if not reading.right)
+        self._batch = list(judged(event, self._answers))
+        self._mistaken += (one for one in self._batch if not one.right)
         yield from ()
 
     def update(self, event: Event) -> Lines:
@@ -120,8 +120,8 @@ class DigitsView(PredictView):
     def _mistakes(self) -> Lines:
         if self._mistaken:
             yield _gallery(self._mistaken)
-        for reading in self._mistaken[:MISTAKES]:
-            yield labelled("mistaken", reading.said, "red")
+        for one in self._mistaken[:MISTAKES]:
+            yield labelled("mistaken", one.said, "red")
         if len(self._mistaken) > MISTAKES:
             yield labelled("", f"and {len(self._mistaken) - MISTAKES} more")
 
@@ -130,8 +130,8 @@ class DigitsView(PredictView):
         return Group(_gallery(self._batch), super().region())
 
 
-class Reading(NamedTuple):
-    """What the model read, and what is there."""
+class Judgement(NamedTuple):
+    """What the model read, beside what is there."""
 
     name: str
     digit: int
@@ -149,13 +149,13 @@ class Reading(NamedTuple):
         return f"number {self.name} shows {self.answer.label}, read as {self.digit} ({self.confidence:.0%} sure)"
 
 
-def readings(event: PredictBatchEnd, answers: Sequence[Answer]) -> Iterator[Reading]:
-    """Give the results of a batch with their answers."""
+def judged(event: PredictBatchEnd, answers: Sequence[Answer]) -> Iterator[Judgement]:
+    """Give the results of a batch, each beside its answer."""
     for name, result in zip(event.inputs, event.results, strict=True):
-        yield Reading(name, result["digit"], result["confidence"], answers[int(name)])
+        yield Judgement(name, result["digit"], result["confidence"], answers[int(name)])
 
 
-def _gallery(found: Sequence[Reading]) -> Gallery:
+def _gallery(found: Sequence[Judgement]) -> Gallery:
     return Gallery(
         [
             Picture(one.answer.pixels, f"{one.digit}  {one.confidence:.0%}", "green" if one.right else "red")

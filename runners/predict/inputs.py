@@ -1,22 +1,23 @@
-"""Feeds: where inputs come from, as lists of at most a batch."""
+"""Where inputs come from, as lists of at most a batch."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import TypeGuard, cast
 
 from torch.utils.data import DataLoader
 
+from ..feed import iterate, length
 from .channel import Demand
 from .errors import SourceUnusable
 
 
-class Feed(ABC):
+class Inputs(ABC):
     """A source that is being read. All methods are called by the predictor's thread."""
 
     total: int | None
@@ -36,7 +37,7 @@ class Feed(ABC):
         """Finish a generator that was not read to its end: how far it was read ahead is nothing to go on from."""
 
 
-class SyncFeed(Feed):
+class SyncInputs(Inputs):
     """Reads an iterable in the predictor's thread."""
 
     def __init__(self, source: Iterable[object]) -> None:
@@ -47,7 +48,7 @@ class SyncFeed(Feed):
         self._error: Exception | None = None
 
     def take(self, size: int, demand: Demand) -> list[object]:
-        """Iterate; see `Feed.take`."""
+        """Iterate; see `Inputs.take`."""
         inputs: list[object] = []
         if self._error is None:
             try:
@@ -68,16 +69,16 @@ class SyncFeed(Feed):
                 return
 
     def close(self) -> None:
-        """Close a generator; see `Feed.close`."""
+        """Close a generator; see `Inputs.close`."""
         for iterator in (self._iterator, self._source):
             if inspect.isgenerator(iterator):
                 iterator.close()
 
 
-class AsyncFeed(Feed):
+class AsyncInputs(Inputs):
     """Reads an async iterable on an event loop, for the predictor's thread, which waits for it.
 
-    One task does all the reading, so that a loop that ends, which cancels its tasks, ends the feed.
+    One task does all the reading, so that a loop that ends, which cancels its tasks, ends the inputs.
     """
 
     def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
@@ -91,7 +92,7 @@ class AsyncFeed(Feed):
         self._reads: asyncio.Queue[_Read] = asyncio.Queue()
 
     def take(self, size: int, demand: Demand) -> list[object]:
-        """Have the loop iterate; see `Feed.take`. A loop that is closed, or cancels the read, wants nothing more."""
+        """Have the loop iterate; see `Inputs.take`. A loop that is closed, or cancels the read, wants nothing more."""
         read = _Read(size)
         if self._error is None:
             demand.loop = self._loop
@@ -189,7 +190,7 @@ _EXPECTED = "expected an iterable or async iterable of inputs; for a single one 
 
 
 def _inputs(source: Iterable[object]) -> Iterator[object]:
-    return _rows(source) if _makes_batches(source) else iter(source)
+    return _rows(source) if _makes_batches(source) else iterate(source)
 
 
 def _makes_batches(source: object) -> TypeGuard[DataLoader[object]]:
@@ -203,21 +204,45 @@ def _makes_batches(source: object) -> TypeGuard[DataLoader[object]]:
 def _rows(loader: DataLoader[object]) -> Iterator[object]:
     """Yield the rows of the first element of each of a loader's batches, which is the inputs."""
     for batch in loader:
-        yield from cast("Iterable[object]", batch[0] if isinstance(batch, (tuple, list)) else batch)
+        rows = _rows_of(_first(batch))
+        if rows is None:
+            raise SourceUnusable(loader, f"a batch, {batch!r:.80} of type {type(batch).__qualname__}, {_NO_ROWS}")
+        yield from rows
+
+
+def _first(batch: object) -> object:
+    if not isinstance(batch, (tuple, list)):
+        return batch
+    items = cast("Sequence[object]", batch)
+    return items[0] if items and not isinstance(items[0], str) else items  # strings are collated to a list of them
+
+
+def _rows_of(value: object) -> Sequence[object] | None:
+    """Return the samples that were collated to `value`: those of a mapping are mappings. None: it is not such a one."""
+    if isinstance(value, Mapping):
+        mapping = cast("Mapping[object, object]", value)
+        columns = [_rows_of(column) for column in mapping.values()]
+        known = [column for column in columns if column is not None]
+        if len({len(column) for column in known}) != 1 or len(known) < len(columns):
+            return None
+        return [dict(zip(mapping, row, strict=True)) for row in zip(*known, strict=True)]
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0 or not isinstance(value, Iterable):
+        return None
+    return list(cast("Iterable[object]", value))
+
+
+_NO_ROWS = (
+    "has no rows; expected a tensor, a list, or a mapping of such of one length; "
+    "a loader with batch_size=None gives the samples as they are"
+)
 
 
 def _total(source: object) -> int | None:
-    if isinstance(source, DataLoader):
-        return _total_rows(cast("DataLoader[object]", source))
-    with suppress(TypeError):  # e.g. of a dataset whose length is not known
-        return len(source) if isinstance(source, Sized) else None
-    return None
+    return _total_rows(cast("DataLoader[object]", source)) if isinstance(source, DataLoader) else length(source)
 
 
 def _total_rows(loader: DataLoader[object]) -> int | None:
-    if loader.batch_size is None:
+    rows = length(cast("object", loader.sampler))  # pyright: ignore[reportUnknownMemberType]
+    if rows is None or loader.batch_size is None:
         return None
-    with suppress(TypeError):
-        rows = len(cast("Sized", loader.sampler))  # pyright: ignore[reportUnknownMemberType]
-        return rows - rows % loader.batch_size if loader.drop_last else rows
-    return None
+    return rows - rows % loader.batch_size if loader.drop_last else rows
