@@ -11,9 +11,11 @@ import threading
 import time
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast, overload
 
@@ -23,12 +25,18 @@ from typing_extensions import Unpack
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
 from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
+from .importable import import_callback, pickle_callback
 from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
+from .journal import Journal
+from .journal.archive import Archive
+from .journal.errors import JournalDegraded
+from .journal.file import JournalWriter
+from .journal.recorder import COMMIT_SECONDS, Recorder
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
-from .policy import Lane, Mark, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
+from .policy import Lane, Mark, Overflow, Policy, PolicyKeywords, check_callback, check_policy, choose_lane
 from .portal import Portals
-from .process import Feeder, import_callback, pickle_callback
+from .process import Feeder
 from .sequencer import Sequencer
 from .serving import serving
 from .source import Source
@@ -45,6 +53,8 @@ R = TypeVar("R")
 logger = logging.getLogger("lineside.bus")
 
 CLOSE_SECONDS = 4.5
+FOREVER = 1 << 62
+"""More failures than there will be: the recorder is never switched off."""
 EXIT_SECONDS = 4.0
 """Deadline of the close at interpreter exit."""
 
@@ -84,11 +94,13 @@ class CloseReport:
     """Positions not handled, by subscription."""
     hung: tuple[str, ...]
     """Subscriptions whose callback had not returned at the deadline."""
+    waiting: int = 0
+    """Events that had not got their number."""
 
     @property
     def complete(self) -> bool:
         """Whether everything was handled."""
-        return not self.left and not self.hung
+        return not self.left and not self.hung and not self.waiting
 
 
 class Bus:
@@ -99,12 +111,24 @@ class Bus:
     in the last form, async callbacks run on the loop it was entered on, else on a thread's of its own.
 
     Args:
+        journal: The folder (or `Journal`) to keep everything in that is published; None keeps nothing.
         window: Events kept in memory for readers that fall behind or begin in the past.
         window_bytes: Bytes they may hold, estimated.
         latency: Seconds that events of a batch may wait for one another on their way to subscribers.
+
+    Raises:
+        PolicyRefused: a size or the latency is out of range.
+        JournalRefused: no journal can be kept in that folder.
     """
 
-    def __init__(self, *, window: int = 4096, window_bytes: int = 64 << 20, latency: float = 0.05) -> None:
+    def __init__(
+        self,
+        journal: str | os.PathLike[str] | Journal | None = None,
+        *,
+        window: int = 4096,
+        window_bytes: int = 64 << 20,
+        latency: float = 0.05,
+    ) -> None:
         if window < 1 or window_bytes < 1 or not 0 <= latency < float("inf"):
             raise PolicyRefused(
                 f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}: expected positive sizes "
@@ -114,7 +138,9 @@ class Bus:
         self._log = Log(window, window_bytes)
         self._source = Source(self._inbox)
         self._portals = Portals()
-        self._sequencer = Sequencer(self._log, self._inbox, self._source, latency, self._portals.flush)
+        self._sequencer = Sequencer(
+            self._log, self._inbox, self._source, latency, self._portals.flush, self._spilling()
+        )
         self._thread = threading.Thread(target=self._sequencer.run, name="lineside-sequencer", daemon=True)
         self._lanes: dict[Subscription, LoopLane | ThreadLane] = {}
         self._names = itertools.count(1)
@@ -122,8 +148,35 @@ class Bus:
         self._being_closed: Future[None] | None = None
         self._guard = threading.Lock()
         self._pid = os.getpid()
+        if journal is not None:
+            journal = journal if isinstance(journal, Journal) else Journal(journal)
+            self._sequencer.record(*self._recorded(0, journal.begin()))
         self._thread.start()
+        # The same without a call in between: fields are passed on once.
+        self.publish = self._source.publish  # type: ignore[method-assign]
         _at_exit(self)
+
+    def _recorded(self, begin: int, archive: Archive | None = None) -> tuple[Archive, Subscription]:
+        """Return an archive, a temporary one if none is given, and the subscription that writes to it."""
+        archive = archive or Archive(JournalWriter.temporary(), begin)
+        policy = Policy(
+            name="journal", overflow=Overflow.DROP, since=begin, latency=COMMIT_SECONDS, max_failures=FOREVER
+        )
+        subscription = self._subscription(policy, "journal", Lane.THREAD.value, (Event,))
+        self._serve(subscription, ThreadLane(subscription, Recorder(subscription, archive)))
+        return archive, subscription
+
+    def _spilling(self) -> Callable[[int], tuple[Archive, Subscription]]:
+        """Return what makes a temporary archive, without keeping the bus: its thread holds on to it."""
+        reference = weakref.ref(self)
+
+        def spill(begin: int) -> tuple[Archive, Subscription]:
+            bus = reference()
+            if bus is None:
+                raise BusClosed("nobody will read it")
+            return bus._recorded(begin)
+
+        return spill
 
     # -- publishing --------------------------------------------------------------------------------
 
@@ -132,7 +185,11 @@ class Bus:
         self._source.publish(event, **fields)
 
     def source(self, run: str, *, attempt: int = 1, rank: int = 0) -> Source:
-        """Return a publisher whose events belong to `run`."""
+        """Return a publisher whose events belong to `run`.
+
+        Raises:
+            RunIdRefused: `run` could not be part of a path or an address.
+        """
         return Source(self._inbox, run, attempt, rank)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -184,7 +241,12 @@ class Bus:
         With ``lane="process"``, `callback` may be a name, ``"package.module:function"``. A callback
         that has a ``close`` method is closed after its last event.
 
-        Raises: see `on`.
+        Raises:
+            UnknownEventName: no event has that name.
+            CallbackRefused: the callback cannot be called with one event, or not in that lane.
+            PolicyRefused: a keyword is unknown or its value impossible.
+            BusClosed: there will be no events any more.
+            BusForked: the bus belongs to the parent process.
         """
         found, checked = find_events(types), check_policy(policy)
         if isinstance(callback, str):
@@ -203,14 +265,18 @@ class Bus:
         policy = subscription.policy
         made: LoopLane | ThreadLane
         if pickled is not None:
-            made = ThreadLane(subscription, Feeder(subscription, pickled))
-        elif lane is Lane.LOOP or policy.timeout is not None:
+            made = ThreadLane(subscription, Feeder(subscription, pickled, self._sequencer.refuse))
+        elif lane is Lane.LOOP:
             call = async_call(callback, policy, subscription.name)
             made = LoopLane(subscription, callback, call, self._portals.default)
         else:
-            made = ThreadLane(subscription, Caller(subscription, callback, sync_call(callback, policy)))
-        subscription.attach(made)
-        self._lanes[subscription] = made
+            plain = sync_call(callback, policy, subscription.name)
+            made = ThreadLane(subscription, Caller(subscription, callback, plain))
+        self._serve(subscription, made)
+
+    def _serve(self, subscription: Subscription, lane: LoopLane | ThreadLane) -> None:
+        subscription.attach(lane)
+        self._lanes[subscription] = lane
 
     def _subscription(self, policy: Policy, name: str, lane: str, types: tuple[type[Event], ...]) -> Subscription:
         self._refuse_late_readers()
@@ -251,6 +317,7 @@ class Bus:
             UnknownEventName: no event has that name.
             PolicyRefused: a keyword is unknown, impossible or meant for callbacks.
             BusClosed: there will be no events any more.
+            BusForked: the bus belongs to the parent process.
         """
         found, checked = find_events(types), check_policy(policy)
         for keyword in ("lane", "timeout", "retries", "max_failures"):
@@ -284,7 +351,7 @@ class Bus:
             with anyio.move_on_after(timeout):
                 async for event in stream:
                     return cast(E, event)
-                raise BusClosed(f"no {' or '.join(names)} will come")
+                raise BusClosed(f"no {' or '.join(names)} will come", run)
         raise NextTimeout(timeout or 0.0, names)
 
     @property
@@ -310,6 +377,50 @@ class Bus:
         """Return whether async callbacks run on `loop`. Unlike asking for `loop`, this starts none."""
         return self._portals.serves(loop)
 
+    # -- the journal ------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Path | None:
+        """The file that it is kept in; None where it keeps no journal."""
+        archive = self._archive
+        return None if archive is None else archive.path
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything published before the call is committed to the journal.
+
+        Raises:
+            JournalDegraded: the disk refused it. It is tried again.
+            DrainTimeout: it was not committed within `timeout` seconds.
+            PolicyRefused: the bus keeps no journal.
+            WouldDeadlock: called where the wait could only end after itself.
+        """
+        recorder = self._recorder("flush")
+        self._refuse_deadlock("flush", "await bus.aflush()")
+        drive(self._draining(timeout, recorder))
+        self._refuse_degraded()
+
+    async def aflush(self, timeout: float | None = None) -> None:
+        """Like `flush`, and raises the same, without stopping the event loop."""
+        recorder = self._recorder("aflush")
+        self._refuse_own_callback("aflush")
+        await adrive(self._draining(timeout, recorder))
+        self._refuse_degraded()
+
+    @property
+    def _archive(self) -> Archive | None:
+        archive = self._log.archive
+        return archive if isinstance(archive, Archive) and not archive.temporary else None
+
+    def _recorder(self, what: str) -> Subscription:
+        if self._archive is None or self._sequencer.recorder is None:
+            raise PolicyRefused(f"{what}() waits for the journal, and this bus keeps none; make it as Bus('runs/')")
+        return self._sequencer.recorder
+
+    def _refuse_degraded(self) -> None:
+        archive = self._archive
+        if archive is not None and archive.error is not None:
+            raise JournalDegraded(archive.writer.path, archive.error)
+
     # -- waiting and closing -----------------------------------------------------------------------
 
     def drain(self, timeout: float | None = None) -> None:
@@ -323,21 +434,23 @@ class Bus:
         drive(self._draining(timeout))
 
     async def adrain(self, timeout: float | None = None) -> None:
-        """Like `drain`, without stopping the event loop."""
+        """Like `drain`, and raises the same, without stopping the event loop."""
         self._refuse_own_callback("adrain")
         await adrive(self._draining(timeout))
 
-    def _draining(self, timeout: float | None) -> Waits:
+    def _draining(self, timeout: float | None, only: Subscription | None = None) -> Waits:
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._silent:
             return
         answer: Future[list[Future[None]]] = Future()
-        self._inbox.command(lambda: self._sequencer.drain(answer))
+        self._inbox.command(lambda: self._sequencer.drain(answer, only))
         yield [answer], deadline
         unanswered: Future[None] = Future()
         waits = answer.result() if answer.done() else [unanswered]
         yield waits, deadline
         if not all(wait.done() for wait in waits):
+            for wait in waits:
+                wait.cancel()
             raise DrainTimeout(timeout or 0.0, self._late())
 
     @property
@@ -345,8 +458,10 @@ class Bus:
         return self._closed is not None or isinstance(self._inbox, ForkedInbox) or not self._thread.is_alive()
 
     def _late(self) -> dict[str, int]:
-        lags = {subscription.name: subscription.stats.lag for subscription in tuple(self._lanes) if subscription.open}
-        return {name: lag for name, lag in lags.items() if lag}
+        late: Counter[str] = Counter()
+        for subscription in tuple(self._lanes):
+            late[subscription.name] += subscription.stats.lag if subscription.open else 0
+        return {name: lag for name, lag in late.items() if lag}
 
     def _refuse_deadlock(self, what: str, instead: str) -> None:
         self._refuse_own_callback(what)
@@ -356,7 +471,7 @@ class Bus:
             raise WouldDeadlock(f"{what}() would stop the event loop that it waits for; use {instead}")
 
     def _refuse_own_callback(self, what: str) -> None:
-        subscription = serving.get()
+        subscription = serving()
         if subscription is not None and subscription in self._lanes:
             raise WouldDeadlock(
                 f"{what}() inside the callback of {subscription.name} would wait for that callback; "
@@ -394,12 +509,16 @@ class Bus:
         if self._silent:
             self._closed = self._closed or CloseReport({}, ())
             return
-        with self._guard:
-            other, mine = self._being_closed, Future[None]()
-            self._being_closed = other or mine
-        if other is not None:  # which is done within the time limit of whoever came first
-            yield [other], None
-            return
+        mine = Future[None]()
+        while True:
+            with self._guard:
+                other = self._being_closed
+                self._being_closed = other or mine
+            if other is None:
+                break
+            yield [other], None  # which is done within the time limit of whoever came first
+            if self._closed is not None:
+                return
         try:
             yield from self._closing_alone(timeout)
         finally:
@@ -423,12 +542,16 @@ class Bus:
         lanes = dict(self._lanes)
         for subscription in lanes:
             subscription.end()
+        if not sealed.done():  # then nobody else wakes them
+            for lane in lanes.values():
+                lane.wake()
+            self._portals.flush()
         yield [lane.finished for lane in lanes.values()], began + 0.9 * timeout
         hung = [subscription for subscription, lane in lanes.items() if not lane.finished.done()]
         for subscription in hung:
             lanes[subscription].abandon()
         self._inbox.command(self._sequencer.stop)
-        self._closed = CloseReport(left, tuple(subscription.name for subscription in hung))
+        self._closed = CloseReport(left, tuple(subscription.name for subscription in hung), self.stats().waiting)
         self._end_threads(began + timeout)
 
     def _end_threads(self, deadline: float) -> None:

@@ -1,20 +1,18 @@
-"""What is done around a call: time limit, retries, and plain functions on a loop."""
+"""What is done around a call: time limit and retries."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import threading
+import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, InvalidStateError
-from typing import Any
-
-import anyio
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
 
 from ..schemas import Event
 from .errors import CallbackTimeout
-from .policy import Lane, Policy, is_async
+from .policy import Policy, is_async
 
 AsyncCall = Callable[[Event], Awaitable[object]]
 SyncCall = Callable[[Event], object]
@@ -23,80 +21,130 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
 
-def sync_call(callback: SyncCall, policy: Policy) -> SyncCall:
-    """Return `callback` with the retries of `policy`."""
+def sync_call(callback: SyncCall, policy: Policy, name: str) -> SyncCall:
+    """Return `callback` with the time limit and the retries of `policy`; close the result, if it can be closed."""
+    if policy.timeout is not None:
+        return Limited(callback, policy.timeout, policy.retries, name)
     if not policy.retries:
         return callback
-    from tenacity import Retrying  # imported on demand: few subscriptions retry
-
-    return Retrying(**_retrying(policy)).wraps(callback)
+    return lambda event: retry(callback, event, policy.retries)
 
 
 def async_call(callback: Callable[[Event], Any], policy: Policy, name: str) -> AsyncCall:
     """Return `callback` as an async function with the time limit and the retries of `policy`."""
-    call = callback if is_async(callback) else _on_loop(callback, policy)
+    call = callback if is_async(callback) else _on_loop(callback)
     if policy.timeout is not None:
         call = _limited(call, policy.timeout, name)
     if not policy.retries:
         return call
+    return lambda event: _retry_async(call, event, policy.retries)
+
+
+def retry(call: SyncCall, event: Event, retries: int, sleep: Callable[[float], None] = time.sleep) -> object:
+    """Call `call` with `event`, and if it fails up to `retries` times again."""
+    if not retries:
+        return call(event)
+    try:
+        return call(event)
+    except Exception:  # what succeeds at once pays nothing for the machinery
+        sleep(FIRST_PAUSE_SECONDS)
+    from tenacity import Retrying  # imported on demand: few subscriptions retry
+
+    return Retrying(sleep=sleep, **_retrying(retries))(call, event)
+
+
+async def _retry_async(call: AsyncCall, event: Event, retries: int) -> object:
+    try:
+        return await call(event)
+    except Exception:
+        await asyncio.sleep(FIRST_PAUSE_SECONDS)
     from tenacity import AsyncRetrying
 
-    return AsyncRetrying(sleep=asyncio.sleep, **_retrying(policy)).wraps(call)
+    return await AsyncRetrying(sleep=asyncio.sleep, **_retrying(retries))(call, event)
 
 
-def _on_loop(callback: SyncCall, policy: Policy) -> AsyncCall:
-    """A plain function on a loop: called there if asked for, else in a thread that a time limit can abandon."""
+def _retrying(retries: int) -> dict[str, Any]:
+    from tenacity import stop_after_attempt, wait_exponential, wait_random
 
-    async def call_here(event: Event) -> object:
+    return {
+        "stop": stop_after_attempt(retries),
+        "wait": wait_exponential(multiplier=2 * FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS)
+        + wait_random(0, FIRST_PAUSE_SECONDS),
+        "reraise": True,
+    }
+
+
+def _on_loop(callback: SyncCall) -> AsyncCall:
+    async def call(event: Event) -> object:
         return callback(event)
 
-    async def call_in_thread(event: Event) -> object:
-        error = await asyncio.wrap_future(_start(callback, event))
-        if error is not None:
-            raise error  # only now: a future refuses to hold a StopIteration
-        return None
-
-    return call_here if policy.lane is Lane.LOOP else call_in_thread
-
-
-def _start(callback: SyncCall, event: Event) -> Future[BaseException | None]:
-    """Call `callback` in a daemon thread of its own; the result is what it raised.
-
-    Not in anyio's or the loop's pool: their threads are joined at interpreter exit, and one that hangs keeps the
-    interpreter from ending.
-    """
-    future: Future[BaseException | None] = Future()
-
-    def run() -> None:
-        outcome: BaseException | None = None
-        try:
-            callback(event)
-        except BaseException as error:
-            outcome = error
-        with contextlib.suppress(InvalidStateError):  # given up
-            future.set_result(outcome)
-
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="lineside-call", daemon=True).start()
-    return future
+    return call
 
 
 def _limited(call: AsyncCall, seconds: float, name: str) -> AsyncCall:
     async def limited(event: Event) -> object:
-        with anyio.move_on_after(seconds) as scope:
-            return await call(event)
-        if scope.cancelled_caught:
-            raise CallbackTimeout(name, seconds)
-        return None
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await call(event)
+        except TimeoutError:
+            if limit.expired():
+                raise CallbackTimeout(name, seconds) from None
+            raise  # the callback's own
 
     return limited
 
 
-def _retrying(policy: Policy) -> dict[str, Any]:
-    from tenacity import stop_after_attempt, wait_exponential, wait_random
+Order: TypeAlias = tuple[contextvars.Context, Event]
+Outcome: TypeAlias = tuple[object, BaseException | None]
 
-    return {
-        "stop": stop_after_attempt(policy.retries + 1),
-        "wait": wait_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS)
-        + wait_random(0, FIRST_PAUSE_SECONDS),
-        "reraise": True,
-    }
+
+class Limited:
+    """Calls back in another thread, which is left behind and replaced when it takes too long: none can be stopped.
+
+    Not in a pool of anyio, asyncio or `concurrent.futures`: their threads are joined at interpreter exit, and one that
+    hangs keeps the interpreter from ending.
+    """
+
+    def __init__(self, callback: SyncCall, seconds: float, retries: int, name: str) -> None:
+        self._callback = callback
+        self._seconds = seconds
+        self._retries = retries
+        self._name = name
+        self._queues: tuple[SimpleQueue[Order | None], SimpleQueue[Outcome]] | None = None
+
+    def __call__(self, event: Event) -> object:
+        """Return what the callback returns, and raise what it raises, or `CallbackTimeout`."""
+        return retry(self._call, event, self._retries)
+
+    def _call(self, event: Event) -> object:
+        orders, outcomes = self._queues = self._queues or self._start()
+        orders.put((contextvars.copy_context(), event))
+        try:
+            answer, error = outcomes.get(timeout=self._seconds)
+        except Empty:
+            self.close()
+            raise CallbackTimeout(self._name, self._seconds) from None
+        if error is not None:
+            raise error
+        return answer
+
+    def _start(self) -> tuple[SimpleQueue[Order | None], SimpleQueue[Outcome]]:
+        queues: tuple[SimpleQueue[Order | None], SimpleQueue[Outcome]] = SimpleQueue(), SimpleQueue()
+        threading.Thread(target=_work, args=(self._callback, *queues), name="lineside-call", daemon=True).start()
+        return queues
+
+    def close(self) -> None:
+        """End the thread, at once or when the callback returns."""
+        if self._queues is not None:
+            self._queues[0].put(None)
+            self._queues = None
+
+
+def _work(callback: SyncCall, orders: SimpleQueue[Order | None], outcomes: SimpleQueue[Outcome]) -> None:
+    while order := orders.get():
+        context, event = order
+        try:
+            outcomes.put((context.run(callback, event), None))
+        except BaseException as error:
+            outcomes.put((None, error))

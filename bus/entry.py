@@ -97,6 +97,11 @@ class WallClock:
         return self._label
 
 
+def time_of(item: Event | Entry, clock: WallClock) -> datetime:
+    """Return when `item` was published."""
+    return clock.at(item[3]) if isinstance(item, tuple) else item.time
+
+
 def sign(event: Event, signer: Signer, seq: int, when: int, clock: WallClock) -> None:
     """Fill in the envelope of an event that nobody has seen yet and that was published at `when` (monotonic, ns)."""
     envelope: dict[str, Any] = event.__dict__  # pyright: ignore[reportAssignmentType]

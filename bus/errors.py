@@ -55,8 +55,8 @@ class WouldDeadlock(BusError, RuntimeError):
 class BusClosed(BusError, RuntimeError):
     """The bus is closed: it takes no new reader, and those that wait will get no more."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the bus is closed: {what}")
+    def __init__(self, what: str, run: str | None = None) -> None:
+        super().__init__(f"the bus is closed{'' if run is None else f', or the run {run!r} is over'}: {what}")
 
 
 class BusForked(BusError, RuntimeError):
@@ -73,7 +73,7 @@ class DrainTimeout(BusError, TimeoutError):
     """Not every subscription had handled what was published when the time was up."""
 
     def __init__(self, seconds: float, late: Mapping[str, int]) -> None:
-        waiting = ", ".join(f"{name} ({count} events behind)" for name, count in late.items()) or "the sequencer"
+        waiting = ", ".join(f"{name} ({count} positions behind)" for name, count in late.items()) or "the sequencer"
         super().__init__(f"not drained within {seconds:g} s: still waiting for {waiting}")
 
 

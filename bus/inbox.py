@@ -32,7 +32,7 @@ class Inbox(deque[Entry | LateEntry | Command]):
     publish is safe, and so is a fork in the middle of one.
     """
 
-    __slots__ = ("asleep", "bell", "limit", "overlong", "owner", "refused", "stalled")
+    __slots__ = ("asleep", "bell", "late", "limit", "overlong", "owner", "refused", "stalled")
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -40,6 +40,8 @@ class Inbox(deque[Entry | LateEntry | Command]):
         self.limit = self.overlong = limit
         self.stalled: Sequence[str] = ()
         """Names of the subscriptions that publishers wait for; none if they may go on."""
+        self.late = False
+        """Whether the sequencer waits for a value that is on its way: it cannot catch up, and nobody waits for it."""
         self.refused: int = 0
         self.owner: int | None = None
         self.bell = Bell()
@@ -67,10 +69,10 @@ class Inbox(deque[Entry | LateEntry | Command]):
         if self.owner == threading.get_ident():
             return
         # A loop must not be stopped for a subscription that may live on it, nor a reader for itself.
-        may_block = serving.get() is None and not reading() and not _on_a_loop()
+        may_block = serving() is None and not reading() and not _on_a_loop()
         begin = time.monotonic()
         warned = False
-        while len(self) > self.limit // 2:  # half: or it would wait again at the next publish
+        while len(self) > self.limit // 2 and not self.late:  # half: or it would wait again at the next publish
             waited = time.monotonic() - begin
             if not (self.stalled and may_block) and (self.stalled or waited > GIVE_WAY_SECONDS):
                 return

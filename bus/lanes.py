@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Protocol
 
 from ..schemas import Event
 from .bell import Bell
 from .calls import AsyncCall, SyncCall
+from .errors import CallbackRefused
 from .portal import Portal
-from .serving import serving
+from .serving import serve
 from .subscription import Subscription
 
 logger = logging.getLogger("lineside.bus")
@@ -44,7 +45,12 @@ class LoopLane:
             if not self._subscription.open and not hasattr(self._callback, "close"):
                 _done(self.finished)
                 return
-            self._bound = self._portal()
+            try:
+                self._bound = self._portal()
+            except Exception as error:
+                self._subscription.die(f"no event loop could be started for it: {error}")
+                self._close()
+                return
         elif (self._task is None or self._asleep is None) and not self._bound.loop.is_closed():
             return  # it is starting or busy, and looks again before it sleeps
         self._bound.post(self._continue, self._lost)
@@ -80,13 +86,13 @@ class LoopLane:
 
     async def _serve(self) -> None:
         subscription = self._subscription
-        serving.set(subscription)
         loop = asyncio.get_running_loop()
         began = loop.time()
         while subscription.open:
             events = subscription.take() or await self._next(loop)
             if events:
-                await self._deliver(events)
+                with serve(subscription):
+                    await self._deliver(events)
                 if loop.time() - began < TURN_SECONDS:
                     continue
                 await asyncio.sleep(0)
@@ -106,7 +112,9 @@ class LoopLane:
     async def _deliver(self, events: list[Event]) -> None:
         for event in self._subscription.deliver(events):
             try:
-                await self._call(event)
+                answer = await self._call(event)
+                if isinstance(answer, Coroutine):  # of a plain function that wraps an async one
+                    await answer
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -163,7 +171,6 @@ class ThreadLane:
 
     def _serve(self) -> None:
         subscription = self._subscription
-        serving.set(subscription)
         try:
             while subscription.open:
                 if not self._worker.serve() and subscription.open:
@@ -189,16 +196,29 @@ class Caller:
     def serve(self) -> bool:
         """Take a batch and call back with each event; return whether there was any."""
         events: list[Event] = self._subscription.take()
-        for event in self._subscription.deliver(events) if events else ():
-            try:
-                self._call(event)
-            except BaseException as error:
-                self._subscription.fail(type(event), event.seq, error)
+        if events:
+            with serve(self._subscription):
+                self._deliver(events)
         return bool(events)
 
+    def _deliver(self, events: list[Event]) -> None:
+        for event in self._subscription.deliver(events):
+            try:
+                answer = self._call(event)
+                if isinstance(answer, Coroutine):
+                    answer.close()
+                    raise CallbackRefused(
+                        self._callback,
+                        "it returned a coroutine, which nobody awaits in a thread; subscribe the async function itself",
+                    )
+            except BaseException as error:
+                self._subscription.fail(type(event), event.seq, error)
+
     def close(self) -> None:
-        """Let the callback give back what it holds."""
+        """Let the callback give back what it holds, and what was made around it."""
         close_callback(self._callback)
+        if self._call is not self._callback:
+            close_callback(self._call)
 
     def abandon(self) -> None:
         """Nothing to do: the thread is a daemon."""
@@ -209,7 +229,10 @@ def close_callback(callback: object) -> None:
     close = getattr(callback, "close", None)
     if callable(close):
         try:
-            close()
+            answer = close()
+            if isinstance(answer, Coroutine):
+                answer.close()
+                raise TypeError("close() is called as a plain function; an async one would never be awaited")
         except Exception:
             logger.exception("%r could not be closed", callback)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
@@ -28,6 +29,8 @@ class Lane(StrEnum):
 class Overflow(StrEnum):
     """What happens to a subscription that falls behind the memory window."""
 
+    SPILL = "spill"
+    """It reads the rest back from disk, from the journal or a temporary file, and misses nothing."""
     DROP = "drop"
     """It misses events, and is told how many and which (`EventsMissed`)."""
     LATEST = "latest"
@@ -49,6 +52,9 @@ class Mark:
         """Known once the sequencer has come to it; whatever it does later for the maker of the mark is behind it."""
 
 
+Ago = Annotated[timedelta, Field(strict=True, ge=timedelta(0))]
+
+
 class Policy(BaseModel, frozen=True):
     """The checked keywords of a subscription. `PolicyKeywords` has the same for type checkers."""
 
@@ -60,10 +66,12 @@ class Policy(BaseModel, frozen=True):
     every: int = Field(default=1, ge=1, description="Only every n-th event.")
     once: bool = Field(default=False, description="Only the first event.")
     run: str | None = Field(default=None, description="Only events of this run.")
-    since: Literal["now", "start"] | NonNegativeInt | Mark = Field(
-        "now", description="Where to begin: now, at the oldest event in memory, after a position or at a mark."
+    since: Literal["now", "start"] | NonNegativeInt | Ago | Mark = Field(
+        "now",
+        description="Where to begin: now, at the oldest event that can still be read, after a position, some time ago "
+        "or at a mark. Positions that can no longer be read count as missed, of whatever type they were.",
     )
-    overflow: Overflow = Field(default=Overflow.DROP, description="What happens when it falls behind.")
+    overflow: Overflow = Field(default=Overflow.SPILL, description="What happens when it falls behind.")
     backlog: int | None = Field(default=None, ge=1, description="With `wait`: unread events that stop the publisher.")
     latency: float | None = Field(
         None,
@@ -85,8 +93,8 @@ class PolicyKeywords(TypedDict, total=False):
     every: int
     once: bool
     run: str | None
-    since: Literal["now", "start"] | int | Mark
-    overflow: Literal["drop", "latest", "wait"] | Overflow
+    since: Literal["now", "start"] | int | timedelta | Mark
+    overflow: Literal["spill", "drop", "latest", "wait"] | Overflow
     backlog: int
     latency: float
     timeout: float

@@ -21,6 +21,7 @@ class Portal:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._calls: deque[tuple[Call, Call]] = deque()
+        self._woken = False
 
     def post(self, call: Call, lost: Call) -> None:
         """Have `call` called on the loop at the next `flush`, or `lost` here if the loop is closed."""
@@ -31,8 +32,9 @@ class Portal:
 
     def flush(self) -> None:
         """Wake the loop, if anything was posted."""
-        if not self._calls:
+        if not self._calls or (self._woken and not self.loop.is_closed()):
             return
+        self._woken = True
         try:
             self.loop.call_soon_threadsafe(self._run)
         except RuntimeError:  # closed; asking beforehand would be a race
@@ -40,6 +42,7 @@ class Portal:
                 self._calls.popleft()[1]()
 
     def _run(self) -> None:
+        self._woken = False  # before the calls are taken: whoever posts from now on wakes the loop again
         for _ in range(len(self._calls)):
             self._calls.popleft()[0]()
 
@@ -54,11 +57,17 @@ class LoopThread:
     def __init__(self) -> None:
         started: Future[asyncio.AbstractEventLoop] = Future()
         self._stop: asyncio.Event
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._main(started)), name="lineside-loop", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(started,), name="lineside-loop", daemon=True)
         self._thread.start()
         self.loop = started.result()
+
+    def _run(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        try:
+            asyncio.run(self._main(started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
 
     async def _main(self, started: Future[asyncio.AbstractEventLoop]) -> None:
         self._stop = asyncio.Event()

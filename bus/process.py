@@ -8,108 +8,88 @@ Raw entries are sent as they are: the other process builds and validates the pay
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from importlib import import_module
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Generator
+from multiprocessing.connection import Pipe
 from typing import Any, NamedTuple, TypeAlias
 
 from ..schemas import ErrorInfo, Event
 from .entry import Entry, kind
-from .errors import CallbackRefused, CallbackTimeout, SidecarDied
-from .parcel import Parcel, row
-from .policy import Overflow, Policy
+from .errors import CallbackTimeout, SidecarDied
+from .parcel import row
+from .policy import Overflow
 from .subscription import RemoteFailure, Subscription
 
 Items: TypeAlias = list[tuple[int, Event | Entry]]
 """Positions, and what the log holds there."""
 
+Refuse: TypeAlias = Callable[[int, Entry, str], None]
+"""Announces that the fields of an entry do not fit: position, entry, reason."""
+
 EXIT_SECONDS = 2.0
 """How long a process may take to finish after its last event."""
 START_SECONDS = 60.0
-"""How long it may take to import the callback."""
+"""How long it may take to import the callback, and with a time limit, to make an event."""
 LISTEN_SECONDS = 0.1
 """Time between two looks for reports while nothing is published."""
 PIPE_BYTES = 32 << 10
 """What surely fits into a pipe."""
 
+# It has to find this package wherever the parent did. What the parent's path adds comes last at first, or a file in the
+# working directory could take the place of a module that the interpreter needs to start.
+START = (
+    "import sys; path = sys.argv[3:]; sys.path += path; "
+    "from lineside.bus.sidecar import main; main(int(sys.argv[1]), int(sys.argv[2]), path)"
+)
+
 
 class Job(NamedTuple):
     """The first message: what the process is for."""
 
-    path: list[str]
     name: str
     callback: bytes
-    policy: Policy
+    retries: int
+    limited: bool
+    """Whether calls have a time limit."""
 
 
-def pickle_callback(callback: object) -> bytes:
-    """Return `callback` in a form that another process can load.
-
-    Raises:
-        CallbackRefused: it is not importable there.
-    """
-    module = getattr(callback, "__module__", None) or type(callback).__module__
-    if module == "__main__" or type(callback).__module__ == "__main__":
-        raise CallbackRefused(
-            callback,
-            "another process cannot import it from the script or notebook you run; "
-            "put it into a module and pass it, or its name 'package.module:function', with lane='process'",
-        )
+@contextlib.contextmanager
+def _ended() -> Generator[None]:
+    """Say in one way that the process ended; other errors of the operating system are none of its death."""
     try:
-        return pickle.dumps(callback)
-    except Exception as error:
-        raise CallbackRefused(
-            callback, f"another process cannot import it ({error}); expected a function at the top of a module"
-        ) from None
-
-
-def import_callback(name: str) -> Callable[..., Any]:
-    """Return the function that ``"package.module:function"`` names.
-
-    Raises:
-        CallbackRefused: there is none.
-    """
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise CallbackRefused(name, "expected 'package.module:function'")
-    try:
-        found = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise CallbackRefused(name, str(error)) from None
-    return found  # type: ignore[return-value]
+        yield
+    except OSError:
+        raise EOFError from None
 
 
 class Sidecar:
     """A running process and the two pipes to it."""
 
-    def __init__(self, job: Job) -> None:
-        child_in, out = os.pipe()
-        inn, child_out = os.pipe()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lineside.bus.sidecar", str(child_in), str(child_out)],
-            pass_fds=(child_in, child_out),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the trainer; the process ends when the pipe does
-        )
-        os.close(child_in)
-        os.close(child_out)
-        self._out = Connection(out, readable=False)
-        self._in = Connection(inn, writable=False)
-        self._job = job
-        self.send(job)
+    def __init__(self) -> None:
+        child_in, self._out = Pipe(duplex=False)
+        self._in, child_out = Pipe(duplex=False)
+        ends = (child_in.fileno(), child_out.fileno())
+        with child_in, child_out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, *map(str, ends), *sys.path],
+                pass_fds=ends,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the trainer; the process ends when the pipe does
+            )
 
     def send(self, message: object) -> None:
-        """Hand over `message`; waits while the pipe is full."""
-        self._out.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+        """Hand over `message`; waits while the pipe is full.
+
+        Raises:
+            EOFError: the process ended.
+        """
+        with _ended():
+            self._out.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
     def receive(self, timeout: float | None) -> Any:
         """Return the next message.
@@ -120,7 +100,8 @@ class Sidecar:
         """
         if not self._in.poll(timeout):
             raise TimeoutError
-        return pickle.loads(self._in.recv_bytes())
+        with _ended():
+            return pickle.loads(self._in.recv_bytes())
 
     def reported(self, timeout: float = 0.0) -> bool:
         """Return whether a message has come, or comes within `timeout` seconds."""
@@ -133,7 +114,7 @@ class Sidecar:
     def close(self, timeout: float = EXIT_SECONDS) -> str:
         """Let it finish what it has, then end it; return how it ended."""
         # Closing is not enough: a forked worker of the trainer may hold a copy of the pipe.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(EOFError):
             self.send(None)
         self._out.close()
         try:
@@ -152,10 +133,11 @@ class Feeder:
     hand-over of the interpreter lock. Where somebody waits for the process, it waits too.
     """
 
-    def __init__(self, subscription: Subscription, callback: bytes) -> None:
+    def __init__(self, subscription: Subscription, callback: bytes, refuse: Refuse) -> None:
         self._subscription = subscription
+        self._refuse = refuse
         policy = subscription.policy
-        self._job = Job(sys.path, subscription.name, callback, _portable(policy))
+        self._job = Job(subscription.name, callback, policy.retries, policy.timeout is not None)
         self._at_once = policy.timeout is not None or policy.overflow is Overflow.WAIT
         self._sidecar: Sidecar | None = None
         self._careful = False
@@ -163,6 +145,10 @@ class Feeder:
         self._unconfirmed: deque[tuple[int, Event | Entry]] = deque()
         self._bytes = 0
         """Size of what was sent since the process had confirmed everything."""
+        self._running = True
+        """Whether the time limit runs."""
+        self._tries = 0
+        """With a time limit: how often the oldest of the unconfirmed has failed."""
         self._guard = threading.Lock()
         self._abandoned = False
 
@@ -178,9 +164,8 @@ class Feeder:
             self._listen()
             return self._feed()
         except TimeoutError:
-            self._give_up(self._unconfirmed.popleft(), "timeout")
-            self._take_back()
-        except (EOFError, OSError):
+            self._time_out()
+        except EOFError:
             self._recover()
         finally:
             self._subscription.seconds += time.perf_counter() - begin
@@ -196,7 +181,8 @@ class Feeder:
         sidecar = self._ready()
         if sidecar is None:
             return False
-        parcel = self._pack(self._unsent)
+        packed = self._subscription.cursor.log.packed
+        parcel = [packed.get(seq) or row(seq, item) for seq, item in self._unsent]
         size = sum(map(len, parcel))
         # The process may be writing reports that nobody reads while we write: what it has not read must fit the pipe.
         if self._unconfirmed and self._bytes + size > PIPE_BYTES:
@@ -205,12 +191,8 @@ class Feeder:
         items, self._unsent = self._unsent, []
         self._unconfirmed += items
         self._bytes += size
-        sidecar.send((self._careful or self._subscription.policy.timeout is not None, parcel))
+        sidecar.send((self._careful or self._job.limited, self._tries, parcel))
         return True
-
-    def _pack(self, items: Items) -> Parcel:
-        packed = self._subscription.cursor.log.packed
-        return [packed.get(seq) or row(seq, item) for seq, item in items]
 
     def _listen(self) -> None:
         """Hear the reports that have come, and where somebody waits for them, those to come."""
@@ -220,32 +202,52 @@ class Feeder:
                 return
             self._hear(sidecar)
 
+    @property
+    def _limit(self) -> float | None:
+        timeout = self._subscription.policy.timeout
+        return timeout if timeout is None or self._running else START_SECONDS
+
     def _hear(self, sidecar: Sidecar) -> None:
         """Wait for word of the process, and account for the events it has dealt with."""
-        word, detail = sidecar.receive(self._subscription.policy.timeout)
+        word, detail = sidecar.receive(self._limit)
+        if word in ("stopped", "running"):
+            self._running = word == "running"
+            self._tries += detail
+            return
+        confirmed = [self._unconfirmed.popleft() for _ in range(detail if word == "done" else 1)]
+        seq, item = confirmed[-1]
         if word == "done":
             self._subscription.delivered += detail
-            confirmed = [self._unconfirmed.popleft() for _ in range(detail)]
+        elif word == "invalid" and isinstance(item, tuple):  # not built here: then it did fit
+            self._subscription.invalid += 1
+            self._refuse(seq, item, detail["message"])
         else:
-            confirmed = [self._unconfirmed.popleft()]
-            seq, item = confirmed[0]
             self._subscription.fail(kind(item), seq, RemoteFailure(ErrorInfo.model_validate(detail)))
         self._careful = self._careful and bool(self._unconfirmed)
-        self._settle(confirmed[-1][0])
+        self._settle(seq)
 
     def _settle(self, position: int) -> None:
+        self._running, self._tries = True, 0
         if not self._unconfirmed:
             self._bytes = 0
         if self._subscription.open:
             self._subscription.settle(position)
 
+    def _time_out(self) -> None:
+        """It took too long: end the process, and try again or leave that event out."""
+        if self._sidecar is not None:
+            self._sidecar.kill()
+        self._end()
+        self._tries += 1
+        if not self._running or self._tries > self._job.retries:
+            self._give_up(CallbackTimeout(self._subscription.name, self._limit or 0))
+        self._take_back()
+
     def _recover(self) -> None:
         """The process died: find out at which event by having the next one tell of each, or leave that event out."""
+        status = self._end()
         if self._careful and self._unconfirmed:
-            culprit = self._unconfirmed.popleft()
-            self._give_up(culprit, "death")
-        else:
-            self._end()
+            self._give_up(SidecarDied(self._subscription.name, status))
         self._careful = True
         self._take_back()
 
@@ -254,33 +256,40 @@ class Feeder:
         self._unsent = [*self._unconfirmed, *self._unsent]
         self._unconfirmed.clear()
         self._bytes = 0
+        self._running = True
 
-    def _give_up(self, item: tuple[int, Event | Entry], cause: str) -> None:
-        name, timeout = self._subscription.name, self._subscription.policy.timeout
-        if cause == "timeout" and self._sidecar is not None:
-            self._sidecar.kill()
-        status = self._end()
-        error = CallbackTimeout(name, timeout or 0) if cause == "timeout" else SidecarDied(name, status)
-        self._subscription.fail(kind(item[1]), item[0], error)
-        self._settle(item[0])
+    def _give_up(self, error: Exception) -> None:
+        seq, item = self._unconfirmed.popleft()
+        self._subscription.fail(kind(item), seq, error)
+        self._settle(seq)
 
     def _ready(self) -> Sidecar | None:
         """Return the process, started if need be; None where that failed for good."""
         if self._sidecar is not None:
             return self._sidecar
-        with self._guard:
-            if self._abandoned:
-                return None
-            self._sidecar = Sidecar(self._job)
         try:
-            word, detail = self._sidecar.receive(START_SECONDS)
-        except (TimeoutError, EOFError, OSError) as error:
-            word, detail = "refused", repr(error)
+            word, reason = self._start()
+        except TimeoutError:
+            word, reason = "refused", f"it did not answer within {START_SECONDS:g} s"
+        except EOFError:
+            word, reason = "refused", ""
+        except OSError as error:
+            word, reason = "refused", str(error)
         if word == "ready":
             return self._sidecar
-        self._end()
-        self._subscription.die(f"its process could not start: {detail}")
+        status = self._end()
+        if word == "refused":
+            self._subscription.die(f"its process could not start: {reason or f'it ended with {status}'}")
         return None
+
+    def _start(self) -> Any:
+        """Start the process; return its first message."""
+        with self._guard:
+            if self._abandoned:
+                return "abandoned", ""
+            sidecar = self._sidecar = Sidecar()
+        sidecar.send(self._job)
+        return sidecar.receive(START_SECONDS)
 
     def _end(self) -> str:
         sidecar, self._sidecar = self._sidecar, None
@@ -289,7 +298,7 @@ class Feeder:
     def close(self) -> None:
         """Let the process finish, hear what it did, and end it."""
         if self._sidecar is not None and self._subscription.state != "switched off":
-            with contextlib.suppress(TimeoutError, EOFError, OSError):
+            with contextlib.suppress(TimeoutError, EOFError):
                 while self._unconfirmed and self._sidecar.reported(EXIT_SECONDS):
                     self._hear(self._sidecar)
         self._end()
@@ -300,8 +309,3 @@ class Feeder:
             self._abandoned = True
             if self._sidecar is not None:
                 self._sidecar.kill()
-
-
-def _portable(policy: Policy) -> Policy:
-    """The part of `policy` that concerns the call itself; the rest, predicates among it, stays here."""
-    return Policy.model_validate({"retries": policy.retries})

@@ -11,41 +11,48 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import UTC, datetime
-
-from pydantic import ValidationError
+from datetime import UTC, datetime, timedelta
 
 from ..schemas import Event, EventsMissed
-from .entry import Entry, Item, LateEntry, WallClock, kind, sign
+from .entry import Entry, Item, LateEntry, WallClock, class_of, kind, sign, time_of
 from .inbox import ClosedInbox, Inbox, retire
-from .log import FLAT_BYTES, Log, weigh
-from .parcel import Names, raw_row
+from .log import FLAT_BYTES, Archive, Chunk, Log, weigh
+from .parcel import Names, explain, raw_row
 from .policy import Mark, Overflow
 from .route import Route
 from .source import Source
-from .subscription import Subscription
+from .subscription import Seldom, Subscription
 
 logger = logging.getLogger("lineside.bus")
 
-SLICE = 64
-"""Entries between two looks at the readers."""
 PENDING_SECONDS = 0.001
 """Pause before asking again for pending values, when somebody waits."""
 SHORTEST_SECONDS = 0.0005
 """Shortest sleep: below it, sleeping costs the other threads more than it spares them."""
 CROWDED = 0.25
-"""Share of the memory window that may pile up unread before its readers are woken early."""
+"""Share of the memory window, in events or bytes, that may pile up unread before its readers are woken early."""
 
 
 NOT_YET = datetime.fromtimestamp(0, UTC)
+REFUSED = "is refused"
+"""Marks fields that were found not to fit; no keyword of a publish, which has no space."""
 
 
 class Sequencer:
     """Owns the log, the routes and the subscriptions; everything below `run` happens in its thread."""
 
-    def __init__(self, log: Log, inbox: Inbox, source: Source, latency: float, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        inbox: Inbox,
+        source: Source,
+        latency: float,
+        flush: Callable[[], None],
+        spill: Callable[[int], tuple[Archive, Subscription]],
+    ) -> None:
         self.log = log
         self.inbox = inbox
         self.latency = latency
@@ -54,6 +61,9 @@ class Sequencer:
         self.subscriptions: tuple[Subscription, ...] = ()
         self._source = source
         self._flush = flush
+        self._make_spill = spill
+        self.recorder: Subscription | None = None
+        """The subscription that writes to the archive."""
         self._routes: dict[type, Route] = {}
         self._touched: dict[type, Route] = {}
         self._hungry: dict[Subscription, None] = {}
@@ -65,6 +75,9 @@ class Sequencer:
         self._hurried = False
         self._running = True
         self._rang = False
+        self._refusing = threading.Lock()
+        self._spill_logged = Seldom()
+        self._invalid_logged: defaultdict[type, Seldom] = defaultdict(Seldom)
 
     # -- commands, called from the inbox -----------------------------------------------------------
 
@@ -72,16 +85,30 @@ class Sequencer:
         """Begin to serve `subscription` with what is published from here on, or from its `since`."""
         since = subscription.policy.since
         since = since.position if isinstance(since, Mark) else since
+        if isinstance(since, timedelta):
+            since = self._position_at(datetime.now(UTC) - since)
         subscription.latency = self.latency if subscription.policy.latency is None else subscription.policy.latency
         self._serve((*self.subscriptions, subscription))
-        head = self.log.head
-        position = head if since == "now" else 0 if since == "start" else min(since, head)
-        subscription.handled = max(position, self.log.tail - 1)
+        head, tail = self.log.head, self.log.tail - 1
+        oldest = tail if subscription.policy.overflow in (Overflow.LATEST, Overflow.WAIT) else self.log.oldest - 1
+        position = head if since == "now" else oldest if since == "start" else min(since, head)
+        subscription.handled = max(position, oldest)
         if since != "now":
-            self._build_history(subscription, position)
+            subscription.offered = max(tail - position, 0) + self._build_history(subscription, position)
             subscription.cursor.goal = head
             self._hungry[subscription] = None
-        subscription.cursor.start(position)  # last: a stream may be read by another thread at once
+        subscription.cursor.start(position, oldest)  # last: a stream may be read by another thread at once
+
+    def _position_at(self, when: datetime) -> int:
+        """Return the position of the last event before `when`, of those that can still be read."""
+        clock, position = WallClock(), self.log.tail - 1
+        for chunk in self.log.chunks:
+            for item in chunk.items:
+                if item is not None and time_of(item, clock) >= when:
+                    older = position < self.log.tail and self.log.archive is not None
+                    return self.log.archive.position_at(when) if older and self.log.archive else position
+                position += 1
+        return position
 
     def note(self, mark: Mark) -> None:
         """Say where `mark` is: here."""
@@ -112,12 +139,12 @@ class Sequencer:
             subscription.urgent = True
         future.set_result(None)
 
-    def drain(self, future: Future[list[Future[None]]]) -> None:
-        """Answer with what has to happen until all that was published so far is handled."""
+    def drain(self, future: Future[list[Future[None]]], only: Subscription | None = None) -> None:
+        """Answer with what has to happen until all that was published so far is handled, by all or by one."""
         head = self.log.head
         self._note_goals()
         waits: list[Future[None]] = []
-        for subscription in self.subscriptions:
+        for subscription in self.subscriptions if only is None else (only,):
             wait = subscription.when_handled(head) if subscription.lane != "stream" else None
             if wait is not None:
                 waits.append(wait)
@@ -138,7 +165,9 @@ class Sequencer:
         self.inbox.command(self.stop)
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread. Whoever still reads finds the end of the log."""
+        if not self.log.sealed:
+            self._seal(Future())
         self._running = False
 
     # -- the thread --------------------------------------------------------------------------------
@@ -178,7 +207,7 @@ class Sequencer:
         """Sequence everything in the inbox and wake whoever is due. Return whether there was anything."""
         begin = time.thread_time()
         worked = False
-        self._blocked = False
+        self._blocked = self.inbox.late = False
         while self.inbox and not self._blocked and self._running:
             worked = True
             self._work()
@@ -196,30 +225,35 @@ class Sequencer:
                 self.invalid += 1
                 self.inbox.popleft()
         self._note_goals()
-        self._make_room()
         self._wake()
+        self._make_room()
 
     def _sequence(self) -> None:
-        """Carry out the command at the head of the inbox, or move up to a slice of entries to the log."""
+        """Carry out the command at the head of the inbox, or move as many entries as a chunk holds to the log."""
         head = self.inbox[0]
         if callable(head):
             self.inbox.popleft()
             self._obey(head)
             return
-        room = self._room() if self._patient else SLICE
+        if self.log.overfull:
+            self._make_room()
+            if self.log.overfull:  # the disk will have caught up soon
+                self._blocked = True
+                return
+        room = self._room() if self._patient else self.log.room
         if room > 0:
             before = self.log.head
             self._move(room)
             self._allowance -= self.log.head - before
 
     def _move(self, room: int) -> None:
-        """Number and build up to a slice of entries, `room` of them for readers that publishers wait for."""
+        """Number and build what a chunk has room for, `room` of it for readers that publishers wait for."""
         inbox, routes, touched = self.inbox, self._routes, self._touched
         items: list[Item] = []
-        weight, seq = 0, self.log.head
+        weight, heavy, seq = 0, self.log.room_bytes, self.log.head
         clock = WallClock()
         try:
-            for _ in range(min(len(inbox), SLICE)):
+            for _ in range(min(len(inbox), self.log.room)):
                 entry = inbox[0]
                 if callable(entry):
                     break
@@ -249,6 +283,8 @@ class Sequencer:
                     weight += weigh(fields or what.__dict__)
                 route.last = seq
                 touched[cls] = route
+                if weight > heavy:
+                    break
         finally:
             self.log.extend(items, weight + FLAT_BYTES * len(items))
 
@@ -275,6 +311,7 @@ class Sequencer:
                 if self._hurried:
                     raise TimeoutError("they had not come when the bus was closed")
                 self._blocked = True
+                self.inbox.late = True
                 return None
             fields = {**fields, **pending.result()}
         except BaseException as error:  # the user's code too
@@ -300,26 +337,33 @@ class Sequencer:
             else:
                 event = what.model_copy()
         except BaseException as error:  # a validator is the user's code
-            self._refuse(route.cls, seq, error)
+            self.refuse(seq, entry, explain(error))
             return None
         sign(event, source, seq, when, clock)
         return event
 
-    def _refuse(self, cls: type[Event], seq: int, error: BaseException) -> None:
-        self.invalid += 1
-        detail = _explain(error)
-        logger.error("a published %s is not delivered, because its fields do not fit: %s", cls.__name__, detail)
+    def refuse(self, seq: int, entry: Entry, detail: str) -> None:
+        """Announce that the fields of `entry` do not fit. From any thread: another process may be the first to know."""
+        what, fields, _, _ = entry
+        with self._refusing:
+            if REFUSED in fields:
+                return
+            fields[REFUSED] = True
+            self.invalid += 1
+            cls = class_of(what)
+            level = logging.ERROR if self._invalid_logged[cls].due() else logging.DEBUG
+        logger.log(level, "a published %s is not delivered, because its fields do not fit: %s", cls.__name__, detail)
         if cls is not EventsMissed:
-            self._source.publish(
+            self._source.announce(
                 EventsMissed, subscription=None, count=1, first=seq, last=seq, reason="invalid", detail=detail
             )
 
     def _room(self) -> int:
         """Return how many events the readers that publishers wait for have room for; none stalls the publishers."""
         stalled, readers = self.inbox.stalled, self._waited_for()
-        if self._allowance < SLICE or stalled:
+        if self._allowance < self.log.room or stalled:
             self._allowance = min([self.log.window, *(reader.backlog - reader.unread for reader in readers)])
-        room = min(self._allowance, SLICE)
+        room = self._allowance
         if self.log.full and any(reader.cursor.needs(self.log.chunks[0]) for reader in readers):
             room = 0  # the window is full of what one of them has not read
         if stalled and any(reader.crowded for reader in readers):
@@ -349,13 +393,54 @@ class Sequencer:
         for chunk in self.log.evict():
             if any(reader.cursor.needs(chunk) for reader in self._waited_for()):
                 return  # then there is no more room until it was read
+            archived = self._archived(chunk)
+            if archived is None:
+                return
             for subscription in self.subscriptions:
-                subscription.cursor.lose(chunk, counted=subscription.open)
+                subscription.cursor.lose(chunk, archived=archived, counted=subscription.open)
+
+    def _archived(self, chunk: Chunk) -> int | None:
+        """Return the position up to which `chunk`, which is to leave memory, is on disk; None: it will be soon."""
+        needed = any(reader.open and reader.cursor.needs_disk(chunk) for reader in self.subscriptions)
+        archive = self.log.archive
+        if archive is None and needed:
+            archive = self._spill(chunk.first - 1)
+        if archive is None:
+            return 0
+        if archive.temporary and not needed:
+            self._end_spill()
+            return 0
+        if archive.position >= chunk.last or not archive.healthy:
+            return archive.position
+        if self.recorder is not None:
+            self.recorder.urgent = True
+            self._hungry[self.recorder] = None
+        return None
+
+    def _spill(self, begin: int) -> Archive | None:
+        """Begin to keep on disk what follows position `begin`, because somebody who falls behind wants it."""
+        try:
+            self.record(*self._make_spill(begin))
+        except Exception as error:
+            if self._spill_logged.due():
+                logger.warning("those who fall behind miss events, for want of a temporary file: %s", error)
+        return self.log.archive
+
+    def _end_spill(self) -> None:
+        """Let the temporary file go: all have caught up."""
+        if self.recorder is not None:
+            self.recorder.cancel()
+        self.log.archive = self.recorder = None
+
+    def record(self, archive: Archive, recorder: Subscription) -> None:
+        """Have `recorder` keep in `archive` what is published."""
+        self.log.archive, self.recorder = archive, recorder
+        self.add(recorder)
 
     def _wake(self) -> None:
         """Wake the readers that are due: at once for urgent events, else when their latency has passed."""
         now = time.monotonic()
-        crowded = self.log.head - self.log.window * CROWDED
+        crowded = self.log.crowd(CROWDED)
         awake: list[Subscription] = []
         for reader in self._hungry:
             if reader.urgent or now >= reader.due or reader.cursor.position < crowded:
@@ -367,9 +452,10 @@ class Sequencer:
             del self._hungry[reader]
         self._flush()
 
-    def _build_history(self, subscription: Subscription, position: int) -> None:
-        """Build what nobody had asked for until now, for a reader that begins in the past."""
+    def _build_history(self, subscription: Subscription, position: int) -> int:
+        """Build what nobody had asked for until now, for a reader that begins in the past; return how much it finds."""
         clock = WallClock()
+        found = 0
         for chunk in self.log.chunks:
             for index, item in enumerate(chunk.items):
                 cls = kind(item)
@@ -377,10 +463,7 @@ class Sequencer:
                     continue
                 route = self._route(cls)
                 if isinstance(item, tuple) and route.build:
-                    self.log.build(chunk.first + index, self._build(route, item, chunk.first + index, clock))
-
-
-def _explain(error: BaseException) -> str:
-    if not isinstance(error, ValidationError):
-        return repr(error)
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
+                    item = self._build(route, item, chunk.first + index, clock)
+                    self.log.build(chunk.first + index, item)
+                found += item is not None
+        return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -15,8 +17,35 @@ class Served(Protocol):
     open: bool
 
 
-serving: ContextVar[Served | None] = ContextVar("serving", default=None)
-"""The subscription whose callback the current code runs in; None outside of callbacks."""
+class Turn:
+    """A lane's turn to call back. What a callback leaves running behind it is not part of it any more."""
+
+    __slots__ = ("over", "subscription")
+
+    def __init__(self, subscription: Served) -> None:
+        self.subscription = subscription
+        self.over = False
+
+
+_turn: ContextVar[Turn | None] = ContextVar("lineside turn", default=None)
+
+
+@contextmanager
+def serve(subscription: Served) -> Generator[None]:
+    """Note that the code inside calls back for `subscription`."""
+    turn = Turn(subscription)
+    token = _turn.set(turn)
+    try:
+        yield
+    finally:
+        turn.over = True
+        _turn.reset(token)
+
+
+def serving() -> Served | None:
+    """Return the subscription whose callback the current code runs in; None outside of callbacks."""
+    turn = _turn.get()
+    return None if turn is None or turn.over else turn.subscription
 
 
 class _Reading(threading.local):

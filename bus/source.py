@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..schemas import Event, NotAnEvent
 from .errors import RunIdRefused
@@ -78,8 +78,15 @@ class Source:
         self._inbox.ring()
 
     def publish_when(self, pending: Pending, event: type[Event], /, **fields: Any) -> None:
-        """Publish `event` now, in order, to be built once `pending` knows the rest of its fields."""
+        """Publish `event` now, in order, to be built once `pending` knows the rest of its fields.
+
+        Raises:
+            NotAnEvent: `event` is no event class.
+        """
         inbox = self._inbox
+        what = cast("object", event)  # users may give anything
+        if not (isinstance(what, type) and issubclass(what, Event)):
+            raise NotAnEvent(event, "an event class")
         entry = (event, fields, self, _monotonic(), pending)
         inbox.append(entry)
         if event.urgent or inbox.asleep:

@@ -6,11 +6,12 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from ..schemas import Event, RunEnd
 from .bell import Bell
+from .closing import Closing
+from .errors import BusForked
 from .policy import Overflow
 from .portal import Portal
 from .serving import read_here
@@ -19,12 +20,15 @@ from .subscription import Subscription, SubscriptionStats
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 
-class Stream(Generic[E_co]):
+class Stream(Closing, Generic[E_co]):
     """The events of a subscription, one after the other, at the reader's own pace.
 
     It is an async iterator (on any event loop), an iterator, and a context manager of both kinds;
     it begins to collect when it is made, so nothing is lost before the first read. It ends when the
-    bus closes, when it is closed, or, where it reads one run, after that run's `RunEnd`.
+    bus closes, when it is closed, or, where it reads one run, after that run's `RunEnd`. One reader at a time.
+
+    Raises:
+        BusForked: it is read in a forked child.
     """
 
     def __init__(
@@ -55,10 +59,6 @@ class Stream(Generic[E_co]):
     def close(self) -> None:
         """Stop reading. Whoever waits for the next event is told that there is none."""
         self._subscription.cancel()
-
-    async def aclose(self) -> None:
-        """Stop reading."""
-        self.close()
 
     # -- the reader's side -------------------------------------------------------------------------
 
@@ -93,11 +93,14 @@ class Stream(Generic[E_co]):
             if event is not None:
                 return cast(E_co, event)
             if self._at_end():
+                self._bell.ring()  # for another thread that waits, too
                 raise StopIteration
             self._bell.wait()
 
     def _pop(self) -> Event | None:
         subscription = self._subscription
+        if subscription.forked:
+            raise BusForked
         while subscription.open:
             if not self._events:
                 self._events.extend(subscription.take())
@@ -110,6 +113,8 @@ class Stream(Generic[E_co]):
                 subscription.settle(event.seq)
             if event.__class__ is RunEnd and event.run == subscription.policy.run:
                 self.close()
+            if wanted and subscription.policy.once:
+                subscription.end()
             if wanted:
                 return event
         return None
@@ -134,31 +139,18 @@ class Stream(Generic[E_co]):
     def wake(self) -> None:
         """Continue whoever waits for the next event."""
         if self._portal is not None:
-            self._portal.post(self._continue, self.close)
+            self._portal.post(self._continue, self._leave)
         self._bell.ring()
+
+    def _leave(self) -> None:
+        """The loop it was read on is closed. It may be read on another."""
+        if self._portal is not None and self._portal.loop.is_closed():
+            self._portal = None
 
     def _continue(self) -> None:
         for sleeper in self._sleepers:
             if not sleeper.done():
                 sleeper.set_result(None)
-
-    # -- context manager ---------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # ``async for event in bus.stream(...): break`` leaves nobody to close it.

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
@@ -30,7 +30,25 @@ LARGE_BATCH = 512
 """Most events sent to another process at once."""
 
 QUIET_SECONDS = 10.0
-"""After a warning of missed events the next ones are logged as details for a while; every gap is an event."""
+"""After one is logged, the next gaps or failures are logged as details for a while; each is an event all the same."""
+
+
+class Seldom:
+    """Something that is logged at most once in a while."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Return whether it is time again, and note that it was done."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + QUIET_SECONDS
+        return True
+
 
 State = Literal["active", "switched off", "cancelled", "ended"]
 
@@ -94,10 +112,11 @@ class Subscription:
         self.policy = policy
         self.cursor = Cursor(log)
         self.cursor.keeps = policy.overflow is Overflow.LATEST
+        self.cursor.spills = policy.overflow is Overflow.SPILL
         self.state: State = "active"
         self.open = True
         """Whether it may still get events."""
-        self.delivered = self.failed = self.filtered = self.superseded = 0
+        self.delivered = self.failed = self.filtered = self.superseded = self.invalid = 0
         self.offered = 0
         self.seconds = 0.0
         self.handled = 0
@@ -106,7 +125,7 @@ class Subscription:
         self.due = 0.0
         """When it may be woken for events of a batch."""
         self.urgent = False
-        self.backlog = policy.backlog or log.window // 2
+        self.backlog = policy.backlog or max(log.window // 2, 1)
         """With ``overflow="wait"``: unread events at which publishers wait, until half of them are read."""
         self.waiters: list[tuple[int, Future[None]]] = []
         """Who waits until `handled` reaches a position. Shared with the sequencer, under the lock."""
@@ -115,7 +134,8 @@ class Subscription:
         self._source = source
         self._forget = forget
         self._streak = (0, 0)
-        self._quiet_until = 0.0
+        self._gaps_logged = Seldom()
+        self._failures_logged = Seldom()
         self._reader: Reader | None = None
 
     # -- the user's side ---------------------------------------------------------------------------
@@ -162,6 +182,11 @@ class Subscription:
             self._reader.wake()
 
     @property
+    def forked(self) -> bool:
+        """Whether its bus was inherited by a forked child."""
+        return self._source.forked
+
+    @property
     def missed(self) -> int:
         """Events that were not and will not be delivered."""
         return self.cursor.missed + self.superseded
@@ -169,7 +194,7 @@ class Subscription:
     @property
     def unread(self) -> int:
         """With ``overflow="wait"``: matching events that were not dealt with."""
-        return self.offered - self.delivered - self.failed - self.filtered - self.missed
+        return self.offered - self.delivered - self.failed - self.filtered - self.invalid - self.missed
 
     @property
     def crowded(self) -> bool:
@@ -183,6 +208,7 @@ class Subscription:
             return None
         waiter: tuple[int, Future[None]] = (target, Future())
         with self._lock:
+            self.waiters[:] = [other for other in self.waiters if not other[1].cancelled()]
             self.waiters.append(waiter)  # before the look at the position: see `settle`
             if self.handled >= target or not self.open:
                 self.waiters.remove(waiter)
@@ -190,7 +216,7 @@ class Subscription:
         return waiter[1]
 
     def end(self) -> None:
-        """The bus closes: nothing will follow."""
+        """Nothing will follow: the bus closes, or it has had the one event that it asked for."""
         self._finish("ended")
 
     # -- the reader's side -------------------------------------------------------------------------
@@ -251,6 +277,8 @@ class Subscription:
                     yield event
                     if self.failed == failed:
                         self.delivered += 1
+                    if self.policy.once:
+                        self.end()
                 if waiters and self._awaits(event.seq):
                     self.settle(event.seq)
         finally:
@@ -264,9 +292,21 @@ class Subscription:
             self.fail(type(event), event.seq, error)
             return False
 
+    def announce(self, event: type[Event], /, **fields: Any) -> None:
+        """Publish something about it, without ever waiting."""
+        self._source.announce(event, **fields)
+
+    def give_up_waiting(self) -> None:
+        """Let those go on who wait until everything was dealt with: nobody knows when that will be."""
+        with self._lock:
+            waiting = [future for _, future in self.waiters]
+            self.waiters.clear()
+        _release(waiting)
+
     def _announce(self, gap: Gap) -> None:
-        self._warn_of(gap)
-        self._source.announce(
+        level = logging.WARNING if self._gaps_logged.due() else logging.DEBUG
+        logger.log(level, "%s missed %d events (%d to %d)", self.name, gap.count, gap.first, gap.last)
+        self.announce(
             EventsMissed,
             subscription=self.name,
             count=gap.count,
@@ -274,13 +314,6 @@ class Subscription:
             last=gap.last,
             reason="overflow",
         )
-
-    def _warn_of(self, gap: Gap) -> None:
-        now = time.monotonic()
-        level = logging.WARNING if now >= self._quiet_until else logging.DEBUG
-        if level == logging.WARNING:
-            self._quiet_until = now + QUIET_SECONDS
-        logger.log(level, "%s missed %d events (%d to %d)", self.name, gap.count, gap.first, gap.last)
 
     def settle(self, position: int) -> None:
         """Say that everything up to `position` was dealt with."""
@@ -298,8 +331,7 @@ class Subscription:
         with self._lock:
             done = [future for target, future in self.waiters if target <= self.handled]
             self.waiters[:] = [waiter for waiter in self.waiters if waiter[0] > self.handled]
-        for future in done:
-            future.set_result(None)
+        _release(done)
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
         """Note that the callback failed: log it once, count it, announce it, and maybe switch off."""
@@ -308,8 +340,8 @@ class Subscription:
         failures = failures + 1 if since == self.delivered else 1
         self._streak = (self.delivered, failures)
         off = failures >= self.policy.max_failures
-        log = logger.error if failures == 1 or off else logger.debug
-        log(
+        logger.log(
+            logging.ERROR if self._failures_logged.due() or off else logging.DEBUG,
             "%s failed on %s (seq %d)%s",
             self.name,
             event.__name__,
@@ -318,7 +350,7 @@ class Subscription:
             exc_info=error,
         )
         if not issubclass(event, BusEvent):  # or a failing reader of failures would feed itself
-            self._source.announce(
+            self.announce(
                 SubscriberFailed,
                 subscription=self.name,
                 event=wire_name(event),
@@ -345,11 +377,14 @@ class Subscription:
                 return
             self.state = state
             self.open = False
-            waiting = [future for _, future in self.waiters]
-            self.waiters.clear()
-        for future in waiting:
-            future.set_result(None)
+        self.give_up_waiting()
         self._forget(self)
+
+
+def _release(waiting: Iterable[Future[None]]) -> None:
+    for future in waiting:
+        if future.set_running_or_notify_cancel():  # False: whoever waited has given up
+            future.set_result(None)
 
 
 def _describe(error: BaseException) -> ErrorInfo:

@@ -16,6 +16,7 @@ from ...schemas import (
     ExportStart,
     FitEpochEnd,
     NonFinite,
+    Phase,
     PredictBatchEnd,
     PredictEnd,
     PredictStart,
@@ -27,7 +28,6 @@ from ...schemas import (
     ValEnd,
     ValStart,
 )
-from ...schemas.export import Phase
 from . import text, wording
 from .drawing import DIM, LABEL, bar, labelled
 

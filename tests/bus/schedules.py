@@ -10,8 +10,9 @@ import logging
 import random
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lineside.schemas import Event
 
@@ -40,7 +41,7 @@ def types(chance: random.Random) -> type[Event]:
 
 def subscribe(stage: Stage, chance: random.Random) -> None:
     kind: Kind = chance.choices(("sync", "sync on the loop", "async"), (8, 1, 1))[0]
-    overflow = chance.choices(("drop", "latest", "wait"), (4, 1, 2))[0]
+    overflow = chance.choices(("spill", "drop", "latest", "wait"), (3, 3, 1, 2))[0]
     policy: dict[str, object] = {"overflow": overflow}
     if overflow == "wait" and chance.random() < 0.5:
         policy["backlog"] = chance.randint(1, 4)
@@ -54,7 +55,7 @@ def subscribe(stage: Stage, chance: random.Random) -> None:
 
 
 def stream(stage: Stage, chance: random.Random) -> None:
-    overflow = chance.choices(("drop", "latest", "wait"), (4, 1, 1))[0]
+    overflow = chance.choices(("spill", "drop", "latest", "wait"), (3, 2, 1, 1))[0]
     stage.stream(types(chance), asynchronous=chance.random() < 0.1, overflow=overflow)
 
 
@@ -92,12 +93,14 @@ def play(seed: int, *, patience: float = 20.0) -> None:
     """Play one schedule."""
     chance = random.Random(seed)
     window, latency = chance.choice((4, 16, 16, 64)), chance.choice((0.0, 0.001, 0.02))
-    stage = Stage(window=window, latency=latency, patience=patience)
-    try:
-        for move in chance.choices(MOVES, WEIGHTS, k=chance.randint(3, 9)):
-            move(stage, chance)
-    finally:
-        stage.finish(drained=chance.random() < 0.7)
+    with ExitStack() as stack:
+        journal = stack.enter_context(TemporaryDirectory()) if chance.random() < 0.1 else None
+        stage = Stage(window=window, latency=latency, patience=patience, journal=journal)
+        try:
+            for move in chance.choices(MOVES, WEIGHTS, k=chance.randint(3, 9)):
+                move(stage, chance)
+        finally:
+            stage.finish(drained=chance.random() < 0.7)
 
 
 def play_many(seeds: range) -> None:

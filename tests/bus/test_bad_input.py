@@ -94,7 +94,7 @@ POLICIES: list[tuple[dict[str, Any], str]] = [
     ({"every": 0}, "every=0: Input should be greater than or equal to 1"),
     ({"every": "often"}, "every='often': "),
     ({"lane": "gpu"}, "lane='gpu': Input should be 'loop', 'thread' or 'process'"),
-    ({"overflow": "explode"}, "overflow='explode': Input should be 'drop', 'latest' or 'wait'"),
+    ({"overflow": "explode"}, "overflow='explode': Input should be 'spill', 'drop', 'latest' or 'wait'"),
     ({"where": 42}, "where=42: Input should be callable"),
     ({"since": -1}, "since=-1: "),
     ({"since": "yesterday"}, "since='yesterday': "),
@@ -171,3 +171,41 @@ def test_every_error_of_the_bus_is_ours_and_also_the_fitting_builtin() -> None:
         assert issubclass(error, LinesideError)
         builtins = [base for base in error.__mro__ if base.__module__ == "builtins"]
         assert error is BusError or builtins[0] is not Exception
+
+
+def test_a_plain_function_that_returns_a_coroutine_is_told_that_nobody_awaits_it(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def see(event: Tick) -> None:
+        raise AssertionError
+
+    subscription = bus.subscribe(lambda event: see(event), Tick)
+    bus.publish(Tick, n=1)
+    bus.drain()
+    assert (subscription.stats.delivered, subscription.stats.failed) == (0, 1)
+    assert "returned a coroutine, which nobody awaits in a thread; subscribe the async function itself" in caplog.text
+
+
+async def test_a_coroutine_that_a_plain_function_returns_on_the_loop_is_awaited() -> None:
+    got: list[int] = []
+
+    async def see(event: Tick) -> None:
+        got.append(event.n)
+
+    async with Bus() as bus:
+        bus.subscribe(lambda event: see(event), Tick, lane="loop")
+        bus.publish(Tick, n=1)
+    assert got == [1]
+
+
+def test_an_async_close_is_told_that_nobody_awaits_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Callback:
+        def __call__(self, event: Tick) -> None: ...
+
+        async def close(self) -> None:
+            raise AssertionError
+
+    with Bus() as bus:
+        bus.subscribe(Callback(), Tick)
+        bus.publish(Tick, n=1)
+    assert "an async one would never be awaited" in caplog.text

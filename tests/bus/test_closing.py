@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import anyio
 import pytest
+from pydantic import field_validator
 
 from lineside.bus import Bus, BusClosed, CloseReport, Source, Stream
 from lineside.schemas import Event
@@ -122,7 +124,7 @@ def test_a_callback_that_hangs_is_left_behind_and_reported(kind: Kind, caplog: p
     assert report.left == {"stuck": 3}
     assert report.hung == ("stuck",)
     assert not report.complete
-    assert "still waiting for stuck (3 events behind)" in caplog.text
+    assert "still waiting for stuck (3 positions behind)" in caplog.text
     assert numbers(got) == [0, 1, 2]
     stuck.open()
 
@@ -243,3 +245,63 @@ def test_a_thousand_readers_are_closed() -> None:
             bus.subscribe(see, Tick)
         bus.publish(Tick, n=1)
     assert count == 1000
+
+
+class Slow(Event, name="tests.closing.Slow"):
+    """Its validator waits for the test."""
+
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def wait(cls, n: int) -> int:
+        entered.set()
+        assert opened.wait(PATIENCE)
+        return n
+
+
+entered, opened = threading.Event(), threading.Event()
+
+
+def test_a_close_that_finds_the_sequencer_stuck_reports_what_waits_and_ends_the_streams_later() -> None:
+    entered.clear()
+    opened.clear()
+    with ThreadPoolExecutor(1) as pool:
+        bus = Bus()
+        idle = bus.subscribe(lambda event: None, Tick, name="idle")
+        reading = pool.submit(numbers, bus.stream(Tick))
+        bus.publish(Tick, n=1)
+        bus.drain()
+        bus.subscribe(lambda event: None, Slow)
+        bus.publish(Slow, n=1)
+        assert entered.wait(PATIENCE)
+        for n in range(2, 12):
+            bus.publish(Tick, n=n)
+        report = bus.close(timeout=0.5)
+        assert report.waiting >= 10
+        assert not report.complete
+        assert "idle" not in report.hung
+        assert idle.stats.state == "ended"
+        opened.set()
+        assert reading.result(PATIENCE) == list(range(1, 12))
+
+
+def test_a_close_goes_on_where_an_interrupted_one_stopped() -> None:
+    gate = Gated()
+    bus = Bus()
+    bus.subscribe(gate, Tick)
+    bus.publish(Tick, n=1)
+    assert gate.entered.wait(PATIENCE)
+
+    async def interrupted() -> None:
+        first = asyncio.create_task(bus.aclose(PATIENCE))
+        await turn()
+        second = asyncio.create_task(bus.aclose(PATIENCE))
+        await turn()
+        first.cancel()
+        gate.open()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        assert isinstance(await second, CloseReport)
+
+    asyncio.run(interrupted())

@@ -102,7 +102,9 @@ def test_a_drain_that_takes_too_long_says_who_is_late(bus: Bus) -> None:
     for n in range(3):
         bus.publish(Tick, n=n)
     assert stuck.entered.wait(PATIENCE)
-    with pytest.raises(DrainTimeout, match=r"not drained within 0\.01 s: still waiting for stuck \(3 events behind\)"):
+    with pytest.raises(
+        DrainTimeout, match=r"not drained within 0\.01 s: still waiting for stuck \(3 positions behind\)"
+    ):
         bus.drain(0.01)
     stuck.open()
     bus.drain()
@@ -262,3 +264,23 @@ async def test_a_cancelled_drain_leaves_the_bus_as_it_was() -> None:
         gate.set()
         await bus.adrain()
         assert bus.stats().subscriptions[0].delivered == 1
+
+
+async def test_a_task_that_a_callback_left_behind_may_drain() -> None:
+    tasks: list[asyncio.Task[None]] = []
+    async with Bus() as bus:
+
+        async def spawn(_: Tick) -> None:
+            tasks.append(asyncio.create_task(later()))
+
+        returned = asyncio.Event()
+
+        async def later() -> None:
+            await returned.wait()
+            await bus.adrain()
+
+        bus.subscribe(spawn, Tick)
+        bus.publish(Tick, n=1)
+        await bus.adrain()
+        returned.set()
+        await asyncio.wait_for(tasks[0], PATIENCE)

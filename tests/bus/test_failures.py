@@ -11,10 +11,11 @@ from typing import NoReturn
 
 import pytest
 
-from lineside.bus import Bus
+from lineside.bus import Bus, WouldDeadlock
 from lineside.schemas import Event, EventsMissed, SubscriberFailed
+from tests.turns import turn
 
-from .support import KINDS, PATIENCE, AsyncClosable, Beat, Closable, Kind, Tick, Tock, collect, numbers
+from .support import KINDS, PATIENCE, AsyncClosable, Beat, Closable, Kind, Tick, Tock, collect, numbers, run_script
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -76,7 +77,7 @@ def test_a_failure_is_announced_with_what_where_and_why(bus: Bus, kind: Kind) ->
 
 
 @EVERY_KIND
-def test_failures_in_a_row_are_logged_once_with_their_traceback(
+def test_failures_are_logged_once_in_a_while_with_their_traceback(
     bus: Bus, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
     def see(event: Beat) -> None:
@@ -88,9 +89,8 @@ def test_failures_in_a_row_are_logged_once_with_their_traceback(
         for n in range(7):
             bus.publish(Tick, n=n)
         bus.drain()
-    first, again = caplog.records
+    (first,) = caplog.records
     assert first.getMessage() == "broken failed on Tick (seq 1)"
-    assert again.getMessage() == "broken failed on Tick (seq 5)"  # after one that went well
     assert first.exc_info is not None
     assert first.exc_info[0] is ValueError
 
@@ -274,6 +274,78 @@ def test_a_callback_that_hangs_is_tried_again_too(bus: Bus) -> None:
     assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
 
 
+def test_a_timeout_of_the_callback_itself_is_not_taken_for_ours(bus: Bus) -> None:
+    async def see(_: Tick) -> None:
+        raise TimeoutError("the server did not answer")
+
+    def see_plainly(_: Tick) -> None:
+        raise TimeoutError("the server did not answer")
+
+    with failures(bus) as announced:
+        bus.subscribe(see, Tick, timeout=PATIENCE)
+        bus.subscribe(see_plainly, Tick, timeout=PATIENCE)
+        bus.publish(Tick, n=1)
+    assert [(failure.error.type, failure.error.message) for failure in announced] == [
+        ("TimeoutError", "the server did not answer")
+    ] * 2
+
+
+def test_a_callback_that_is_cancelled_for_its_timeout_may_still_await_its_cleanup(bus: Bus) -> None:
+    cleaned: list[int] = []
+
+    async def see(event: Tick) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turn()
+            cleaned.append(event.n)
+
+    with failures(bus) as announced:
+        bus.subscribe(see, Tick, timeout=0.05)
+        bus.publish(Tick, n=1)
+    assert cleaned == [1]
+    assert [failure.error.type for failure in announced] == ["CallbackTimeout"]
+
+
+def test_a_plain_callback_with_a_timeout_keeps_its_thread_until_it_hangs(bus: Bus) -> None:
+    release = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def see(event: Tick) -> None:
+        threads.append(threading.current_thread())
+        if event.n == 2:
+            assert release.wait(PATIENCE)
+
+    with bus.subscribe(see, Tick, timeout=0.05) as subscription:
+        for n in range(5):
+            bus.publish(Tick, n=n)
+        bus.drain()
+        assert subscription.stats.failed == 1
+    before, after = threads[0], threads[-1]
+    assert threads == [before] * 3 + [after] * 2
+    assert before is not after
+    release.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_plain_callback_with_a_timeout_is_refused_a_wait_for_itself(bus: Bus) -> None:
+    refused: list[WouldDeadlock] = []
+
+    def see(_: Tick) -> None:
+        try:
+            bus.drain()
+        except WouldDeadlock as refusal:
+            refused.append(refusal)
+
+    bus.subscribe(see, Tick, timeout=PATIENCE)
+    for n in range(2):
+        bus.publish(Tick, n=n)
+        bus.drain(PATIENCE)
+    assert len(refused) == 2
+
+
 @EVERY_KIND
 def test_a_callback_within_its_timeout_is_none_the_wiser(bus: Bus, kind: Kind) -> None:
     got: list[Beat] = []
@@ -398,6 +470,37 @@ def test_a_validator_may_publish(bus: Bus) -> None:
     for _ in range(2):
         bus.drain(PATIENCE)
     assert numbers(got) == [1, 2]
+
+
+def test_an_async_callback_that_no_loop_can_be_started_for_costs_nobody_else() -> None:
+    done = run_script(
+        """
+        import os, resource
+        from lineside.bus import Bus
+        from lineside.schemas import Event
+
+        class Step(Event):
+            n: int
+
+        async def later(event): ...
+
+        with Bus() as bus:
+            subscription = bus.subscribe(later, Step, name="homeless")
+            got = []
+            bus.subscribe(got.append, Step)
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            taken = len(os.listdir("/proc/self/fd")) - 1
+            resource.setrlimit(resource.RLIMIT_NOFILE, (taken, most))
+            bus.publish(Step, n=1)
+            bus.drain(10)
+            bus.publish(Step, n=2)
+            bus.drain(10)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            print(subscription.stats.state, len(got))
+        """
+    )
+    assert done.stdout == "switched off 2\n"
+    assert "homeless was switched off: no event loop could be started for it: [Errno 24]" in done.stderr
 
 
 # -- callbacks with close() ------------------------------------------------------------------------

@@ -129,3 +129,26 @@ def test_a_child_warns_once_and_ignores_what_it_publishes(bus: Bus) -> None:
     bus.publish(Tick, n=9)
     bus.drain()
     assert numbers(got) == [9]
+
+
+def test_reading_an_inherited_stream_is_refused_at_once() -> None:
+    done = run_script(
+        """
+        import asyncio, os
+        from lineside.bus import Bus, BusForked
+        from lineside.schemas import Event
+
+        bus = Bus()
+        stream = bus.stream(Event)
+        if os.fork() == 0:
+            for read in (lambda: next(stream), lambda: asyncio.run(anext(stream))):
+                try:
+                    read()
+                except BusForked as refusal:
+                    print(refusal, flush=True)
+            os._exit(0)
+        os.wait()
+        bus.close()
+        """
+    )
+    assert done.stdout.count("belongs to the parent process") == 2

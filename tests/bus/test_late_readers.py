@@ -117,3 +117,15 @@ def test_late_streams_get_the_past_too(bus: Bus) -> None:
         bus.publish(Tick, n=n)
     with bus.stream(Tick, since=5) as stream:
         assert numbers(event for _, event in zip(range(5), stream, strict=False)) == [5, 6, 7, 8, 9]
+
+
+def test_the_start_is_the_oldest_event_in_memory_and_nothing_before_it_was_missed() -> None:
+    got: list[Beat] = []
+    with Bus(window=64) as bus:
+        for n in range(1000):
+            bus.publish(Tick, n=n)
+        late = bus.subscribe(got.append, Tick, since="start")
+        never = bus.subscribe(got.append, Tock, since="start")
+        bus.drain()
+        assert numbers(got) == list(range(1000 - len(got), 1000))
+        assert (late.stats.missed, never.stats.missed) == (0, 0)

@@ -28,7 +28,7 @@ FILTERS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     ({}, {}, {"where": lambda event: event.n % 3 != 1}, {"every": 2}, {"once": True}, {"since": "start"})  # pyright: ignore[reportUnknownLambdaType, reportUnknownMemberType]
 )
 PACE: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
-    ({}, {"overflow": "latest"}, {"overflow": "wait"}, {"overflow": "wait", "backlog": 1})
+    ({}, {"overflow": "drop"}, {"overflow": "latest"}, {"overflow": "wait"}, {"overflow": "wait", "backlog": 1})
 )
 
 

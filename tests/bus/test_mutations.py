@@ -14,7 +14,8 @@ import pytest
 from lineside.bus import DrainTimeout, Subscription
 from lineside.bus.bell import Bell
 from lineside.bus.inbox import Inbox
-from lineside.bus.log import Cursor
+from lineside.bus.journal.archive import ArchiveBacklog
+from lineside.bus.log import Archived, Cursor
 from lineside.bus.source import Source
 from lineside.schemas import Event, SubscriberFailed
 
@@ -161,10 +162,38 @@ def never_end_a_stream() -> Any:
 def begin_too_early() -> Any:
     start = Cursor.start
 
-    def broken(cursor: Cursor, position: int) -> None:
-        start(cursor, max(position - 2, 0))
+    def broken(cursor: Cursor, position: int, oldest: int) -> None:
+        start(cursor, max(position - 2, 0), oldest)
 
     return mock.patch.object(Cursor, "start", broken)
+
+
+def skip_one_on_disk() -> Any:
+    take = ArchiveBacklog.take
+
+    def broken(backlog: ArchiveBacklog, *arguments: Any) -> Archived:
+        items, reached = take(backlog, *arguments)
+        return Archived(items[1:], reached)
+
+    return mock.patch.object(ArchiveBacklog, "take", broken)
+
+
+def repeat_one_from_disk() -> Any:
+    take = ArchiveBacklog.take
+
+    def broken(backlog: ArchiveBacklog, *arguments: Any) -> Archived:
+        items, reached = take(backlog, *arguments)
+        return Archived([*items, *items[-1:]], reached)
+
+    return mock.patch.object(ArchiveBacklog, "take", broken)
+
+
+def let_go_before_it_is_on_disk() -> Any:
+    return mock.patch("lineside.bus.sequencer.Sequencer._archived", return_value=1 << 40)
+
+
+def spill_nothing() -> Any:
+    return mock.patch("lineside.bus.sequencer.Sequencer._archived", return_value=0)
 
 
 FAULTS: list[tuple[Callable[[], AbstractContextManager[Any]], str]] = [
@@ -185,6 +214,10 @@ FAULTS: list[tuple[Callable[[], AbstractContextManager[Any]], str]] = [
     (show_what_is_old, "a reader does not account for all|a display was not shown the newest event"),
     (misnumber, "saw events twice|an event has another's position"),
     (never_end_a_stream, "a stream did not end"),
+    (skip_one_on_disk, "does not account for all"),
+    (repeat_one_from_disk, "saw events twice"),
+    (let_go_before_it_is_on_disk, "does not account for all"),
+    (spill_nothing, "what left memory was not read back"),
     (begin_too_early, "accounts for more than there was|a filter let through"),
 ]
 

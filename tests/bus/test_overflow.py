@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +18,10 @@ from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, Tock, collect, nu
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
+class Note(Event, name="tests.overflow.Note", urgent=False):
+    text: str
+
+
 def covered(gap: EventsMissed) -> set[int]:
     return set(range(gap.first, gap.last + 1))
 
@@ -24,7 +30,7 @@ def test_delivered_and_missed_are_what_was_published() -> None:
     slow, missed = Gated(), list[EventsMissed]()
     with Bus(window=256) as bus:
         bus.subscribe(missed.append, EventsMissed)
-        subscription = bus.subscribe(slow, Tick, name="slow")
+        subscription = bus.subscribe(slow, Tick, name="slow", overflow="drop")
         bus.publish(Tick, n=1)
         assert slow.entered.wait(PATIENCE)
         for n in range(2, 5001):
@@ -44,11 +50,59 @@ def test_delivered_and_missed_are_what_was_published() -> None:
     assert [event.seq for event in slow.got] == sorted(delivered)
 
 
+@EVERY_KIND
+def test_a_reader_that_falls_behind_reads_the_rest_back_from_disk(kind: Kind) -> None:
+    slow, missed = Gated(), list[EventsMissed]()
+    with Bus(window=256) as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        bus.subscribe(slow, Tick)
+        subscription = collect(bus, kind, Tick, slow.got.append)
+        bus.publish(Tick, n=0)
+        assert slow.entered.wait(PATIENCE)
+        for n in range(1, 5000):
+            bus.publish(Tick, n=n)
+        slow.open()
+        bus.drain()
+        bus.drain()
+        assert subscription.stats.delivered == 5000
+        assert subscription.stats.missed == 0
+    assert sorted(numbers(slow.got)) == sorted([*range(5000), *range(5000)])
+    assert not missed
+
+
+def test_a_stream_that_nobody_read_gives_everything_after_the_close() -> None:
+    with Bus(window=64) as bus:
+        streams = [bus.stream(cls) for cls in (Tick, Tock, Beat)]
+        for n in range(3000):
+            bus.publish(Tick if n % 3 else Tock, n=n)
+        bus.drain()
+    wanted = [[n for n in range(3000) if n % 3], [n for n in range(3000) if n % 3 == 0], list(range(3000))]
+    assert [numbers(stream) for stream in streams] == wanted
+    assert not any(stream.missed for stream in streams)
+
+
+def test_nothing_goes_to_disk_where_nobody_falls_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr("lineside.bus.bus.JournalWriter.temporary", made.append)
+    got: list[Beat] = []
+    with Bus(window=256) as bus:
+        bus.subscribe(got.append, Tick)
+        rare = bus.stream(Tock)
+        bus.stream(Tick, overflow="drop")
+        for n in range(5000):
+            bus.publish(Tick, n=n)
+            if n % 100 == 0:
+                bus.drain()
+        assert not rare.missed
+    assert len(got) == 5000
+    assert not made
+
+
 def test_a_gap_counts_only_events_of_the_subscription() -> None:
     slow, missed = Gated(), list[EventsMissed]()
     with Bus(window=256) as bus:
         bus.subscribe(missed.append, EventsMissed)
-        subscription = bus.subscribe(slow, Tick)
+        subscription = bus.subscribe(slow, Tick, overflow="drop")
         bus.publish(Tick, n=0)
         assert slow.entered.wait(PATIENCE)
         for n in range(1, 3001):
@@ -237,7 +291,8 @@ def test_a_late_stream_that_publishers_wait_for_is_told_what_it_missed_without_w
     with Bus(window=16) as bus:
         for n in range(100):
             bus.publish(Tick, n=n)
-        with bus.stream(Tick, since="start", overflow="wait", backlog=1) as stream:
+        with bus.stream(Tick, since=0, overflow="wait", backlog=1) as stream:
+            got.append(next(stream))
             bus.publish(Tick, n=100)
             bus.publish(Tick, n=101)  # for which there is no room
             for event in stream:
@@ -365,3 +420,56 @@ def test_an_overflowing_reader_of_everything_does_not_feed_on_its_own_gaps() -> 
             bus.drain()
         assert reader.stats.delivered + reader.stats.missed == bus.position
         assert bus.position < 2020
+
+
+def test_an_event_larger_than_the_window_reaches_a_reader_that_keeps_up() -> None:
+    got: list[int] = []
+    with Bus(window_bytes=1 << 20) as bus:
+        bus.subscribe(lambda event: got.append(len(event.text)), Note)
+        for _ in range(5):
+            bus.publish(Note, text="x" * (2 << 20))
+            bus.drain()
+    assert got == [2 << 20] * 5
+
+
+def test_large_events_that_fit_the_window_are_not_lost_to_one_another() -> None:
+    got: list[int] = []
+    with Bus(window_bytes=8 << 20, latency=1000) as bus:
+        subscription = bus.subscribe(lambda event: got.append(len(event.text)), Note)
+        for _ in range(60):  # published at once, they are numbered in one go
+            bus.publish(Note, text="x" * (100 << 10))
+        bus.drain()
+    assert got == [100 << 10] * 60
+    assert not subscription.stats.missed
+
+
+def test_a_window_of_one_event_is_enough_for_a_reader_that_is_waited_for() -> None:
+    got: list[Beat] = []
+    with Bus(window=1) as bus:
+        bus.subscribe(got.append, Tick, overflow="wait")
+        for n in range(20):
+            bus.publish(Tick, n=n)
+    assert numbers(got) == list(range(20))
+
+
+def test_history_counts_as_backlog() -> None:
+    gate = Gated()
+    with Bus(window=1000) as bus, ThreadPoolExecutor(1) as pool:
+        for n in range(100):
+            bus.publish(Tick, n=n)
+        subscription = bus.subscribe(gate, Tick, overflow="wait", backlog=10, since="start")
+        assert gate.entered.wait(PATIENCE)
+
+        def publish() -> None:
+            for n in range(100, 2000):
+                bus.publish(Tick, n=n)
+
+        publishing = pool.submit(publish)
+        while not bus.stats().waiting:
+            time.sleep(0)  # another thread's turn
+        assert bus.position == 100  # what comes after the history waits until it is read
+        gate.open()
+        publishing.result(PATIENCE)
+        bus.drain()
+        assert numbers(gate.got) == list(range(2000))
+        assert not subscription.stats.missed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from lineside.bus import Bus
-from lineside.schemas import EventsMissed
+from lineside.schemas import EventsMissed, NotAnEvent
 
 from .support import PATIENCE, Beat, Tick, Tock, numbers
 
@@ -145,3 +147,22 @@ def test_nothing_polls_for_late_fields_while_nobody_waits_for_them() -> None:
         assert late.asked.wait(PATIENCE)
         bus.close(timeout=0.05)
         assert asked < 100
+
+
+def test_nobody_waits_for_a_value_that_stays_late() -> None:
+    with Bus(window=16) as bus:
+        late = Late(n=0)
+        bus.source("run").publish_when(late, Tick)
+        assert late.asked.wait(PATIENCE)
+        begin = time.perf_counter()
+        for n in range(1, 400):  # 50 ms each would be 20 s
+            bus.publish(Tick, n=n)
+        assert time.perf_counter() - begin < 10
+        late.come()
+
+
+@pytest.mark.parametrize("what", [42, Tick(n=1), "Tick", int])
+def test_only_an_event_class_can_be_completed_later(bus: Bus, what: Any) -> None:
+    with pytest.raises(NotAnEvent, match="expected an event class"):
+        bus.source("run").publish_when(Late(), what)
+    assert bus.stats().published == 0

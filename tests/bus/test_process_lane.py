@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from lineside.bus import Bus, CallbackRefused
-from lineside.schemas import EventsMissed, SubscriberFailed
+from lineside.schemas import Event, EventsMissed, SubscriberFailed, UnknownEvent
 
 from .support import PATIENCE, run_script
 
@@ -182,16 +182,185 @@ def test_a_call_there_is_tried_again_if_asked_for(workers: Any, log: Path) -> No
     assert lines(log) == ["1", "1"]
 
 
-def test_fields_that_do_not_fit_are_found_there(workers: Any, log: Path) -> None:
+def gaps(missed: list[EventsMissed]) -> list[tuple[str | None, str, int, int]]:
+    return [(gap.subscription, gap.reason, gap.first, gap.count) for gap in missed]
+
+
+def test_fields_that_do_not_fit_are_nobodys_failure(workers: Any, log: Path) -> None:
+    missed: list[EventsMissed] = []
+    failures: list[SubscriberFailed] = []
+    with Bus() as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        bus.subscribe(failures.append, SubscriberFailed)
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process", max_failures=1)
+        for _ in range(3):
+            bus.publish(workers.Job, n="many")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
+        assert bus.stats().invalid == 3
+    assert not failures
+    assert gaps(missed) == [(None, "invalid", seq, 1) for seq in (1, 2, 3)]
+    assert missed[0].detail == "n: Input should be a valid integer, unable to parse string as an integer"
+
+
+def test_fields_that_do_not_fit_are_announced_once_whoever_finds_out(workers: Any, log: Path) -> None:
+    missed: list[EventsMissed] = []
+    with Bus() as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        for _ in range(2):
+            bus.subscribe(workers.note, workers.Job, lane="process")
+        bus.publish(workers.Job, n="many")
+        bus.drain()
+        bus.subscribe(workers.note, workers.Job, since="start")
+        bus.subscribe(workers.note, workers.Job, since="start", lane="process")
+        bus.drain()
+        bus.publish(workers.Job, n="too many")
+        bus.drain()
+        bus.drain()
+        assert bus.stats().invalid == 2
+    assert [gap.first for gap in missed] == [1, 3]
+
+
+def test_publishers_do_not_wait_for_events_that_there_will_never_be(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process", overflow="wait", backlog=2)
+        for n in ("many", 1) * 4:
+            bus.publish(workers.Job, n=n)
+        bus.drain(PATIENCE)
+        assert subscription.stats.delivered == 4
+
+
+def test_late_fields_that_are_lost_are_nobodys_failure(workers: Any, log: Path) -> None:
+    class Lost:
+        def ready(self) -> bool:
+            return True
+
+        def result(self) -> Any:
+            raise OSError("the device is gone")
+
+    missed: list[EventsMissed] = []
+    with Bus() as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        bus.source("run-1").publish_when(Lost(), workers.Job, n=1)
+        bus.drain()
+        bus.drain()
+        assert subscription.stats.failed == 0
+    assert gaps(missed) == [(None, "invalid", 1, 1)]
+    assert missed[0].detail.startswith("late fields")
+
+
+def test_a_value_that_cannot_be_sent_costs_no_other_event(workers: Any, log: Path) -> None:
+    failures: list[SubscriberFailed] = []
+    missed: list[EventsMissed] = []
+    here: list[Any] = []
+    with Bus() as bus:
+        bus.subscribe(failures.append, SubscriberFailed)
+        bus.subscribe(missed.append, EventsMissed)
+        subscription = bus.subscribe(workers.note, workers.Job, workers.Baggage, lane="process")
+        bus.publish(workers.Job, n=1)
+        bus.publish(workers.Job, n=lambda: 1)  # fits nowhere
+        bus.publish(workers.Baggage, content=lambda: 1)  # fits, and cannot be sent
+        bus.publish(workers.Baggage(content=lambda: 1))
+        bus.publish(workers.Job, n=2)
+        bus.drain()
+        bus.subscribe(here.append, workers.Baggage, since="start")
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (2, 2)
+        assert subscription.stats.state == "active"
+    assert [line.split()[3] for line in lines(log)] == ["1", "2"]
+    assert gaps(missed) == [(None, "invalid", 2, 1)]
+    assert [failure.event_seq for failure in failures] == [3, 4]
+    assert "a workers.Baggage cannot be sent to another process" in failures[0].error.message
+    assert len(here) == 2
+
+
+def test_events_of_a_class_that_cannot_be_imported_are_checked_here(workers: Any, log: Path) -> None:
+    class Local(Event, name="workers.Local"):
+        n: int
+
+    missed: list[EventsMissed] = []
+    with Bus() as bus:
+        bus.subscribe(missed.append, EventsMissed)
+        subscription = bus.subscribe(workers.note, Local, lane="process")
+        bus.publish(Local, n="many")
+        bus.publish(Local, n=1)
+        bus.drain()
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
+    assert [line.split()[3] for line in lines(log)] == ["1"]
+    assert gaps(missed) == [(None, "invalid", 1, 1)]
+
+
+def test_a_finished_event_arrives_as_it_is(workers: Any, log: Path) -> None:
+    """Validating it again would change it, or refuse what validating has made of it."""
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note_fields, workers.Changed, UnknownEvent, lane="process")
+        event = workers.Changed(n=1, NAME="a")
+        bus.publish(event)
+        bus.publish(workers.Changed, n=1, NAME="a")
+        bus.publish(UnknownEvent.model_validate({"type": "Foreign", "colour": "red"}))
+        bus.drain()
+        with bus.subscribe(id, workers.Changed):  # now it is built here
+            bus.publish(event)
+            bus.publish(workers.Changed, n=1, NAME="a")
+            bus.drain()
+        assert subscription.stats.failed == 0
+    changed = "{'n': 2, 'name': 'a'} ['n', 'name'] A"
+    raw, *finished = [line for line in lines(log) if "Foreign" not in line]
+    assert [raw, *finished] == [changed] * 4
+    assert [line for line in lines(log) if "Foreign" in line] == ["Foreign {'colour': 'red'}"]
+
+
+def test_an_error_that_cannot_be_printed_is_a_failure_like_another(workers: Any, log: Path) -> None:
     failures: list[SubscriberFailed] = []
     with Bus() as bus:
         bus.subscribe(failures.append, SubscriberFailed)
-        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
-        bus.publish(workers.Job, n="many")
+        bus.subscribe(workers.fail_rudely, workers.Job, lane="process")
         bus.publish(workers.Job, n=1)
         bus.drain()
-        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 1)
-    assert [failure.error.type for failure in failures] == ["ValidationError"]
+        bus.drain()
+    assert [failure.error.type for failure in failures] == ["Rude"]
+
+
+def test_a_plain_function_that_wraps_an_async_one_is_awaited_there(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        bus.subscribe(workers.note_through, workers.Job, lane="process")
+        bus.publish(workers.Job, n=1)
+    assert lines(log) == ["1 True"]
+
+
+def test_a_time_limit_does_not_count_what_has_to_be_imported(workers: Any, log: Path) -> None:
+    slow = import_module("lineside_slow")
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, slow.Slow, lane="process", timeout=1.0)
+        bus.publish(slow.Slow, n=1)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
+
+
+def test_a_time_limit_is_for_each_try(workers: Any, log: Path) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.fail_five_times, workers.Job, lane="process", timeout=1.0, retries=5)
+        bus.publish(workers.Job, n=1)  # the pauses alone take 1.5 s
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (1, 0)
+
+
+@pytest.mark.parametrize(("retries", "delivered"), [(2, 1), (1, 0)])
+def test_a_call_there_that_hangs_is_tried_again_if_asked_for(
+    workers: Any, log: Path, retries: int, delivered: int
+) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.fail_then_hang, workers.Job, lane="process", timeout=0.2, retries=retries)
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        bus.publish(workers.Job, n=2)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (delivered + 1, 1 - delivered)
+    assert lines(log) == ["1"] * (retries + 1) + ["2"]
 
 
 def test_a_process_that_is_killed_in_a_batch_is_started_again_where_it_was(workers: Any, log: Path) -> None:
@@ -280,7 +449,7 @@ def test_an_overflow_is_announced_for_a_process_too(workers: Any, log: Path) -> 
     missed: list[EventsMissed] = []
     with Bus(window=256) as bus:
         bus.subscribe(missed.append, EventsMissed)
-        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process", overflow="drop")
         for n in range(2000):  # it is still importing
             bus.publish(workers.Job, n=n)
         bus.drain()
@@ -299,6 +468,36 @@ def test_a_callback_that_cannot_be_loaded_there_is_switched_off(workers: Any, ca
         bus.drain()
         assert subscription.stats.state == "switched off"
     assert "far was switched off: its process could not start: LookupError: not here" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("executable", "reason"),
+    [("/nonexistent/python", "No such file or directory"), ("/bin/false", "it ended with exit status 1")],
+)
+def test_a_process_that_cannot_be_started_is_given_up(
+    workers: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, executable: str, reason: str
+) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process", name="far")
+        monkeypatch.setattr(sys, "executable", executable)
+        bus.publish(workers.Job, n=1)
+        bus.drain(PATIENCE)
+        assert subscription.stats.state == "switched off"
+    assert "far was switched off: its process could not start" in caplog.text
+    assert reason in caplog.text
+
+
+def test_files_in_the_working_directory_do_not_take_the_place_of_modules(
+    workers: Any, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("token", "queue", "pydantic"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.note, workers.Job, lane="process")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert subscription.stats.delivered == 1
 
 
 def test_a_callback_that_no_other_process_can_import_is_refused(bus: Bus) -> None:
@@ -350,9 +549,10 @@ def test_events_that_a_script_defines_arrive_as_unknown_events_with_all_fields(l
     assert [line.split()[:4] for line in lines(log)] == [["Drift", "run-1", "1", "1"], ["Drift", "run-1", "2", "2"]]
 
 
-def test_what_was_handed_over_is_handled_when_the_publisher_is_killed(log: Path) -> None:
+@pytest.mark.parametrize("timeout", [None, PATIENCE])  # with a time limit, each event is reported
+def test_what_was_handed_over_is_handled_when_the_publisher_is_killed(log: Path, timeout: float | None) -> None:
     os.mkfifo(log)
-    script = """
+    script = f"""
         import sys
         from lineside.bus import Bus
         from lineside_workers import Job, Survivor
@@ -360,7 +560,7 @@ def test_what_was_handed_over_is_handled_when_the_publisher_is_killed(log: Path)
         bus = Bus()
         for n in range(100):
             bus.publish(Job, n=n)
-        bus.subscribe(Survivor(), Job, lane="process", since="start")
+        bus.subscribe(Survivor(), Job, lane="process", since="start"{"" if timeout is None else f", timeout={timeout}"})
         sys.stdin.read()
         """
     command = [sys.executable, "-c", "\n".join(line[8:] for line in script.splitlines())]

@@ -243,3 +243,26 @@ def test_a_stream_that_is_read_while_threads_publish_loses_nothing() -> None:
         for thread in threads:
             thread.join()
     assert sorted(got) == [1000 * thread + n for thread in range(3) for n in range(500)]
+
+
+def test_a_stream_may_be_read_on_one_loop_after_another() -> None:
+    with Bus() as bus:
+        stream = bus.stream(Tick)
+
+        async def read_one() -> int:
+            return (await anext(stream)).n
+
+        for n in range(3):
+            bus.publish(Tick, n=n)
+            assert asyncio.run(read_one()) == n
+            bus.publish(Tock, n=n)  # comes while no loop is there to be woken
+            bus.drain()
+
+
+def test_the_end_of_a_stream_reaches_every_thread_that_waits_for_it() -> None:
+    with ThreadPoolExecutor(2) as pool, Bus() as bus:
+        stream = bus.stream(Tick)
+        readers = [pool.submit(numbers, stream) for _ in range(2)]
+        bus.publish(Tick, n=1)
+        bus.close()
+        assert sorted(n for reader in readers for n in reader.result(PATIENCE)) == [1]

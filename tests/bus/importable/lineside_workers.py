@@ -9,10 +9,13 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NoReturn
 
-from lineside.schemas import Event
+from pydantic import AfterValidator, Field, PrivateAttr
+
+from lineside.schemas import Event, UnknownEvent
 
 
 class Job(Event, name="workers.Job", urgent=False):
@@ -21,6 +24,25 @@ class Job(Event, name="workers.Job", urgent=False):
 
 class Errand(Event, name="workers.Errand"):
     n: int
+
+
+class Baggage(Event, name="workers.Baggage"):
+    content: object
+
+
+class Changed(Event, name="workers.Changed"):
+    """Validating changes it, and what has become of its fields would not be taken as its fields."""
+
+    n: Annotated[int, AfterValidator(lambda n: n + 1)]
+    name: str = Field(alias="NAME")
+    _initial: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: object, /) -> None:
+        self._initial = self.name.upper()
+
+    @property
+    def initial(self) -> str:
+        return self._initial
 
 
 def write(*words: object) -> None:
@@ -36,9 +58,21 @@ def note(event: Event) -> None:
     write(event.type, event.run or "-", event.seq, number(event), os.getpid())
 
 
+def note_fields(event: Event) -> None:
+    if isinstance(event, UnknownEvent):
+        write(event.type, event.fields)
+    elif isinstance(event, Changed):
+        own = {"n": event.n, "name": event.name}
+        write(own, sorted(event.model_fields_set & own.keys()), event.initial)
+
+
 async def note_later(event: Event) -> None:
     await asyncio.sleep(0)
     write(number(event), asyncio.get_running_loop().is_running())
+
+
+def note_through(event: Event) -> Coroutine[Any, Any, None]:
+    return note_later(event)
 
 
 def fail(event: Event) -> None:
@@ -52,6 +86,31 @@ def fail_once(event: Event) -> None:
     write(number(event))
     if Path(os.environ["WORKER_LOG"]).read_text().count("\n") == 1:
         raise ValueError
+
+
+def fail_five_times(event: Event) -> None:
+    write(number(event))
+    if Path(os.environ["WORKER_LOG"]).read_text().count("\n") <= 5:
+        raise ValueError
+
+
+class Rude(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even that")
+
+
+def fail_rudely(event: Event) -> NoReturn:
+    raise Rude
+
+
+def fail_then_hang(event: Event) -> None:
+    """Fail at the first call and hang at the second, whichever process it is in."""
+    write(number(event))
+    calls = Path(os.environ["WORKER_LOG"]).read_text().count("\n")
+    if calls == 1:
+        raise ValueError
+    if calls == 2:
+        threading.Event().wait()
 
 
 def die_once(event: Event) -> None:

@@ -1,0 +1,420 @@
+"""A journal file: the log of one bus on disk, chunk by chunk, in SQLite.
+
+Exactly one connection ever writes to a file, that of the bus that made it: a bus never opens an older file to write.
+Readers can neither write nor checkpoint. SQLite from 3.7.0 to 3.51.2 may damage a file that two connections do that to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .chunks import Chunk, Record, bit, pack, unpack
+from .errors import JournalUnreadable
+
+APPLICATION = 0x4C4E5344
+"""Marks a SQLite file as one of ours (``LNSD``)."""
+VERSION = 1
+CAREFUL_STEPS = 20_000
+"""Positions that are tried one by one behind a place that is damaged."""
+
+_TABLES = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE kinds (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE origins (id INTEGER PRIMARY KEY, run TEXT NOT NULL, attempt INTEGER NOT NULL, rank INTEGER NOT NULL);
+CREATE TABLE chunks (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time INTEGER NOT NULL, kinds INTEGER NOT NULL,
+    origins INTEGER NOT NULL, checksum INTEGER NOT NULL, heads BLOB NOT NULL, bodies BLOB NOT NULL
+);
+CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
+"""
+
+
+class Durability(StrEnum):
+    """What a commit survives."""
+
+    PROCESS = "process"
+    """The death of the process, however it comes. A power failure may take the newest commits, and damages nothing."""
+    POWER = "power"
+    """A power failure too: every commit waits for the disk."""
+
+
+class Origin(NamedTuple):
+    """Who published an event."""
+
+    run: str
+    attempt: int
+    rank: int
+
+
+class Line(NamedTuple):
+    """An event on its way to a file."""
+
+    seq: int
+    name: str
+    """Name of its type."""
+    origin: Origin
+    body: bytes
+    """Its JSON."""
+
+
+class Span(NamedTuple):
+    """Positions from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class Check(NamedTuple):
+    """What was found in a journal file."""
+
+    path: Path
+    events: int
+    """Events that can be read."""
+    gaps: list[Span]
+    """Positions where there never was an event: invalid fields, or a disk that refused."""
+    holes: list[Span]
+    """Positions whose events are lost to damage."""
+
+
+class JournalFile:
+    """A connection to a journal file, for reading; `JournalWriter` is the one that writes.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self._db = connection
+        self._lock = threading.RLock()
+        self._kinds: dict[int, str] = {}
+        self._origins: dict[int, Origin] = {}
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> JournalFile:
+        """Open the file at `path`, which another process may be writing.
+
+        Raises:
+            JournalUnreadable: it is no journal file, or one of a later version.
+        """
+        path = Path(path)
+        try:
+            file = cls(_connect(f"{path.absolute().as_uri()}?mode=ro"), path)
+            file._check()
+        except sqlite3.Error as error:
+            raise JournalUnreadable(path, str(error)) from None
+        return file
+
+    def _check(self) -> None:
+        self._db.execute("PRAGMA query_only = ON")
+        if self._one("PRAGMA application_id") != APPLICATION:
+            raise JournalUnreadable(self.path, "it is no journal of Lineside, or its writer has not begun it yet")
+        version = self._one("PRAGMA user_version")
+        if version > VERSION:
+            raise JournalUnreadable(self.path, f"it has version {version}, and this Lineside reads up to {VERSION}")
+
+    def _one(self, statement: str, *values: object) -> Any:
+        with self._lock:
+            row = self._db.execute(statement, values).fetchone()
+        return None if row is None else row[0]
+
+    # -- what it holds -----------------------------------------------------------------------------
+
+    @property
+    def last(self) -> int:
+        """Position of the newest event; 0 where there is none."""
+        return self._one("SELECT last FROM chunks ORDER BY first DESC LIMIT 1") or 0
+
+    @property
+    def first(self) -> int:
+        """Position of the oldest event; 0 where there is none."""
+        return self._one("SELECT min(first) FROM chunks") or 0
+
+    def about(self) -> Mapping[str, str]:
+        """Return what the writer said of itself: host, pid, time, durability."""
+        with self._lock:
+            return dict(self._db.execute("SELECT key, value FROM about"))
+
+    def kinds(self) -> Mapping[int, str]:
+        """Return the names of the types in it, by their number."""
+        with self._lock:
+            self._kinds.update(self._db.execute("SELECT id, name FROM kinds WHERE id >= ?", (len(self._kinds),)))
+        return self._kinds
+
+    def origins(self) -> Mapping[int, Origin]:
+        """Return the runs, attempts and ranks in it, by their number."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT id, run, attempt, rank FROM origins WHERE id >= ?", (len(self._origins),)
+            ).fetchall()
+        self._origins.update((number, Origin(*origin)) for number, *origin in rows)
+        return self._origins
+
+    def kind(self, record: Record) -> str:
+        """Return the name of the type of `record`."""
+        return self._kinds.get(record.kind) or self.kinds()[record.kind]
+
+    def origin(self, record: Record) -> Origin:
+        """Return who published `record`."""
+        return self._origins.get(record.origin) or self.origins()[record.origin]
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def read(
+        self,
+        after: int,
+        upto: int,
+        *,
+        names: Collection[str] | None = None,
+        runs: Collection[str] | None = None,
+        chunks: int = 1,
+    ) -> tuple[list[Record], int]:
+        """Return the records between positions `after` and `upto`, the last included, and the position reached.
+
+        No more than `chunks` chunks are read at once. `names` and `runs` choose types and runs. With `upto` a position
+        that was committed before the call, whatever there is on the way there is found.
+        """
+        with self._lock:
+            kinds = None if names is None else {number for number, name in self.kinds().items() if name in names}
+            origins = None if runs is None else {number for number, one in self.origins().items() if one.run in runs}
+            found = list(self._chunks(after, upto, _mask(kinds), _mask(origins), chunks))
+        records = [
+            record
+            for chunk in found
+            for record in unpack(chunk)
+            if after < record.seq <= upto
+            and (kinds is None or record.kind in kinds)
+            and (origins is None or record.origin in origins)
+        ]
+        return records, min(found[-1].last, upto) if len(found) == chunks else max(upto, after)
+
+    def records(
+        self, after: int = 0, *, names: Collection[str] | None = None, runs: Collection[str] | None = None
+    ) -> Iterator[Record]:
+        """Yield all records after position `after` that were committed before the call and can still be read."""
+        upto = self._last_readable()
+        while after < upto:
+            try:
+                records, after = self.read(after, upto, names=names, runs=runs, chunks=8)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                records, after = self._next_readable(after, upto, names, runs)
+            yield from records
+
+    def _last_readable(self) -> int:
+        try:
+            return self.last
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            return 1 << 40  # nobody knows
+
+    def _next_readable(
+        self, after: int, upto: int, names: Collection[str] | None, runs: Collection[str] | None
+    ) -> tuple[list[Record], int]:
+        """Like `read`, from the first position where the file is whole again."""
+        step = 0
+        while after < upto:
+            with contextlib.suppress(sqlite3.DatabaseError):
+                return self.read(after, upto, names=names, runs=runs)
+            step += 1
+            after += 1 if step < CAREFUL_STEPS else step
+        return [], upto
+
+    def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Iterator[Chunk]:
+        begin = self._one("SELECT max(first) FROM chunks WHERE first <= ?", after + 1) or 0
+        rows = self._db.execute(
+            "SELECT first, last, kinds, origins, checksum, heads, bodies FROM chunks "
+            "WHERE first BETWEEN ? AND ? AND last > ? AND kinds & ? AND origins & ? ORDER BY first LIMIT ?",
+            (begin, upto, after, kinds, origins, limit),
+        )
+        return (Chunk(*row) for row in rows)
+
+    def check(self) -> Check:
+        """Read everything, and say what is there and what is not.
+
+        Positions that were never written (`gaps`) are no damage; `holes` are: they were written and cannot be read.
+        """
+        seen: list[Span] = []
+        for record in self.records():
+            if seen and record.seq == seen[-1].last + 1:
+                seen[-1] = Span(seen[-1].first, record.seq)
+            else:
+                seen.append(Span(record.seq, record.seq))
+        gaps = self.gaps()
+        return Check(
+            self.path, sum(span.last - span.first + 1 for span in seen), gaps, _between([*seen, *gaps], self.last)
+        )
+
+    def position_at(self, time: int) -> int:
+        """Return a position before which everything was published before `time` (milliseconds since 1970, UTC)."""
+        return self._one("SELECT max(first) - 1 FROM chunks WHERE time <= ?", time) or max(self.first - 1, 0)
+
+    def gaps(self) -> list[Span]:
+        """Return the positions that were never written: what was invalid, and what a disk refused."""
+        with self._lock:
+            return [Span(*row) for row in self._db.execute("SELECT first, last FROM gaps ORDER BY first")]
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._db.close()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _between(spans: Sequence[Span], last: int) -> list[Span]:
+    """Return the positions up to `last` that lie in none of `spans`."""
+    holes: list[Span] = []
+    position = 0
+    for span in sorted((*spans, Span(last + 1, last + 1))):
+        if span.first > position + 1:
+            holes.append(Span(position + 1, span.first - 1))
+        position = max(position, span.last)
+    return holes
+
+
+def _mask(numbers: Collection[int] | None) -> int:
+    """Return the bit set of `numbers`; of None, all bits."""
+    if numbers is None:
+        return -1
+    mask = 0
+    for number in numbers:
+        mask |= bit(number)
+    return mask
+
+
+class JournalWriter(JournalFile):
+    """The one connection that writes to a journal file. What it has not committed, nobody sees."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        super().__init__(connection, path)
+        self.position = 0
+        """Position up to which everything is committed."""
+
+    @classmethod
+    def create(cls, path: Path, durability: Durability, about: Mapping[str, str]) -> JournalWriter:
+        """Make the file at `path`, where there must be none.
+
+        Raises:
+            sqlite3.Error: it cannot be made.
+            FileExistsError: there is one.
+        """
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        writer = cls(_connect(f"{path.absolute().as_uri()}?mode=rw"), path)
+        writer._set_up("WAL", "FULL" if durability is Durability.POWER else "NORMAL", about)
+        return writer
+
+    @classmethod
+    def temporary(cls) -> JournalWriter:
+        """Make a file without a name, which is gone with the connection, or with the process."""
+        writer = cls(_connect(""), Path())
+        writer._set_up("OFF", "OFF", {})
+        return writer
+
+    def _set_up(self, mode: str, synchronous: str, about: Mapping[str, str]) -> None:
+        self._db.execute(f"PRAGMA journal_mode = {mode}")
+        self._db.execute(f"PRAGMA synchronous = {synchronous}")
+        with self._transaction():
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute(f"PRAGMA application_id = {APPLICATION}")  # last: now it is one of ours
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Generator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._kinds.clear()  # some may have been new
+                self._origins.clear()
+                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def commit(self, lines: Sequence[Line], time: int) -> None:
+        """Write `lines` as one chunk, all of it or nothing; `time` (ms since 1970, UTC) is that of the first.
+
+        Positions without a line, from the last commit on, are noted as gaps: nothing will ever be there.
+
+        Raises:
+            sqlite3.Error: it could not be written.
+        """
+        with self._transaction():
+            if lines[-1].seq - self.position > len(lines):
+                written = (Span(line.seq, line.seq) for line in lines)
+                gaps = _between([Span(1, self.position), *written], lines[-1].seq)
+                self._db.executemany("INSERT INTO gaps VALUES (?, ?)", gaps)
+            self._write(lines, time)
+        self.position = lines[-1].seq
+
+    def _write(self, lines: Sequence[Line], time: int) -> None:
+        kinds = {name: number for number, name in self.kinds().items()}
+        origins = {origin: number for number, origin in self.origins().items()}
+        records = [
+            Record(
+                line.seq,
+                self._number("kinds", kinds, line.name, line.name),
+                self._number("origins", origins, line.origin, *line.origin),
+                line.body,
+            )
+            for line in lines
+        ]
+        chunk = pack(records)
+        self._db.execute(
+            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (chunk.first, chunk.last, time, *chunk[2:]),
+        )
+
+    def _number(self, table: str, known: dict[Any, int], key: object, *values: object) -> int:
+        number = known.get(key)
+        if number is None:
+            number = known[key] = len(known)
+            marks = ", ".join("?" * (len(values) + 1))
+            self._db.execute(f"INSERT INTO {table} VALUES ({marks})", (number, *values))
+        return number
+
+    def close(self) -> None:
+        """Close the file, as one that can be copied and read from anywhere if nobody reads it just now."""
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA journal_mode = DELETE")
+        super().close()
+
+
+class Connection(sqlite3.Connection):
+    """One that is known as long as it is open, for `_keep_open`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _connections.add(self)
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=Connection)
+
+
+def _keep_open() -> None:
+    """In a forked child, never close the parent's connections: that could take its files from under it."""
+    for connection in tuple(_connections):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+os.register_at_fork(after_in_child=_keep_open)

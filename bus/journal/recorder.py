@@ -1,0 +1,103 @@
+"""The recorder: the reader that writes to disk what the bus publishes. Its callback is a commit."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+
+from ...schemas import Event, JournalDegraded, JournalRecovered, UnencodableEvent, encode
+from ..entry import Entry
+from ..log import NOWHERE
+from ..subscription import Subscription
+from .archive import Archive
+from .file import Line, Origin
+
+logger = logging.getLogger("lineside.bus")
+
+COMMIT_SECONDS = 0.02
+"""Longest time that events wait for one another before they are committed, if there are not enough of them."""
+RETRY_SECONDS = 0.5
+"""Pause before the next try after a disk has refused."""
+
+
+class Recorder:
+    """The worker of the journal's subscription."""
+
+    def __init__(self, subscription: Subscription, archive: Archive) -> None:
+        self._subscription = subscription
+        self._archive = archive
+        self._lines: list[Line] = []
+        self._time = 0
+        self._upto = NOWHERE
+        self._degraded_since: float | None = None
+        self._missed = 0
+
+    @property
+    def patience(self) -> float | None:
+        """See `Worker.patience`."""
+        return RETRY_SECONDS if self._lines else None
+
+    def serve(self) -> bool:
+        """Commit the next batch; return whether there was any and it went well."""
+        begin = time.perf_counter()
+        try:
+            return self._serve()
+        finally:
+            self._subscription.seconds += time.perf_counter() - begin
+
+    def _serve(self) -> bool:
+        if not self._lines:
+            items = self._subscription.take_items()
+            self._upto = self._subscription.cursor.position
+            self._lines = [line for seq, event in items if (line := self._line(seq, event)) is not None]
+            self._time = _milliseconds(items[0][1]) if items else 0
+        if self._lines and not self._commit():
+            return False
+        worked = bool(self._lines)
+        self._subscription.delivered += len(self._lines)
+        self._lines = []
+        self._settle()
+        return worked
+
+    def _line(self, seq: int, event: Event | Entry) -> Line | None:
+        assert isinstance(event, Event)  # the sequencer builds what a reader in this process wants
+        try:
+            return Line(seq, event.type, Origin(event.run, event.attempt, event.rank), encode(event))
+        except UnencodableEvent as error:
+            self._subscription.fail(event.__class__, seq, error)
+            return None
+
+    def _commit(self) -> bool:
+        try:
+            self._archive.commit(self._lines, self._time)
+        except sqlite3.Error as error:
+            if self._degraded_since is None:
+                self._degraded_since, self._missed = time.monotonic(), self._subscription.missed
+                logger.warning("the journal %s is degraded, the run goes on: %s", self._archive, error)
+                self._subscription.announce(JournalDegraded, path=self._archive.path, error=str(error))
+            self._subscription.give_up_waiting()
+            return False
+        if self._degraded_since is not None:
+            duration, missed = time.monotonic() - self._degraded_since, self._subscription.missed - self._missed
+            self._degraded_since = None
+            logger.warning("the journal %s goes on after %.1f s, without %d events", self._archive, duration, missed)
+            self._subscription.announce(JournalRecovered, path=self._archive.path, duration=duration, missed=missed)
+        return True
+
+    def _settle(self) -> None:
+        if self._upto != NOWHERE:
+            self._archive.position = self._upto
+            self._subscription.settle(self._upto)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._archive.close()
+
+    def abandon(self) -> None:
+        """Nothing to do: the thread is a daemon, and what it commits is complete."""
+
+
+def _milliseconds(event: Event | Entry) -> int:
+    assert isinstance(event, Event)
+    return int(event.time.timestamp() * 1000)
