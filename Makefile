@@ -2,6 +2,7 @@
 #
 #   PYTHON=python3.12        another interpreter (3.11 or later)
 #   TORCH_INDEX=URL          take torch from this package index, e.g. one with builds for the CPU only
+#   WORKERS=2                the tests in so many processes
 #   ARGS="-k order"          more arguments for pytest or the demo
 
 .SHELLFLAGS := -eu -c
@@ -11,6 +12,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
 ARGS ?=
+WORKERS ?= 0
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -22,8 +24,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 demo: $(VENV)/.demo ## Train, validate, export and predict on real digits, with everything shown drawn from bus events
 	@$(BIN)/lineside demo $(ARGS)
 
+# Beside one another; what each of the checks says is shown as it ends, what pytest says as it goes (hence its plus).
 .PHONY: test
-test: lint types pytest ## All checks: lint, types, tests (the fast ones first, then those of the shipped wheel)
+test: $(VENV)/.dev ## All checks: lint, types and tests, beside one another
+	@+$(MAKE) --jobs --keep-going --output-sync --no-print-directory lint types pytest
 
 .PHONY: lint
 lint: $(VENV)/.dev ## ruff: rules and format
@@ -37,7 +41,7 @@ types: $(VENV)/.dev ## mypy and pyright, both strict
 
 .PHONY: pytest
 pytest: $(VENV)/.dev
-	$(BIN)/pytest $(ARGS)
+	+$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: soak
 soak: $(VENV)/.dev ## Ten times as many random schedules as in the tests
@@ -45,9 +49,17 @@ soak: $(VENV)/.dev ## Ten times as many random schedules as in the tests
 		tests/bus/test_schedules.py tests/bus/test_machine.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.bench ## The benchmarks that need no GPU, each with its baseline in the same run
+bench: $(VENV)/.dev ## The benchmarks that need no GPU, each with its baseline in the same run
 	@for script in publish throughput latency loop order flood exit imports; do \
 		echo; echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py; done
+
+.PHONY: docs
+docs: $(VENV)/.dev ## Write docs/events.md from its template and the event classes
+	$(BIN)/python docs/make_events.py
+
+.PHONY: snapshot
+snapshot: $(VENV)/.dev ## Write down what the events promise from now on: at a release
+	$(BIN)/lineside schema json - > tests/schemas/snapshots/events.json
 
 .PHONY: format
 format: $(VENV)/.dev ## Let ruff rewrite what it can
@@ -55,7 +67,7 @@ format: $(VENV)/.dev ## Let ruff rewrite what it can
 	$(BIN)/ruff format
 
 .PHONY: pins
-pins: $(VENV)/.bench ## Write constraints.txt from what is installed
+pins: $(VENV)/.dev ## Write constraints.txt from what is installed
 	@{ echo "# What was tested, written by \`make pins\`. torch stands without a build tag: the CPU build is taken where one is at hand."; \
 		$(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
@@ -96,11 +108,6 @@ $(VENV)/.demo: $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	@echo "Installing the development tools"
+	@echo "Installing the development tools, and the peers that the benchmarks compare with"
 	@$(INSTALL) --quiet --quiet --group dev --group bench
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.dev
-	@echo "Installing the peers that the benchmarks compare with"
-	@$(INSTALL) --quiet --quiet --group bench
 	@touch $@

@@ -1,4 +1,4 @@
-"""Write ``docs/events.md`` from the event classes: ``python docs/make_events.py``."""
+"""Write ``docs/events.md`` from ``events.template.md`` and the event classes: ``make docs``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from lineside.schemas import (
 )
 
 PAGE = Path(__file__).with_name("events.md")
+TEMPLATE = Path(__file__).with_name("events.template.md")
 
 # A family to a section, and its events in the order of a run.
 SECTIONS: dict[type[Event], str] = {
@@ -41,128 +42,10 @@ SECTIONS: dict[type[Event], str] = {
 }
 CROSSING: tuple[type[Event], ...] = (BatchEvent, BatchStart, BatchEnd, OptimizerEvent)
 
-TEMPLATE = """\
-<!-- Written by docs/make_events.py. Change the classes or that file, then run it. -->
-
-# Events
-
-An event is a frozen pydantic model that says a stage was reached. It is shared by all its readers and holds values,
-never the live trainer. All of them are in `lineside.schemas`.
-
-## Finding one
-
-A subscription takes classes, families, type names or callback names: `TrainBatchEnd`, `TrainEvent`, `"TrainBatchEnd"`
-and `"on_train_batch_end"`. A family stands for all its events, `Event` for every event:
-
-{families}
-
-## The order of a run
-
-The order is a contract. `T` is a training batch, `V` a validation.
-
-```
-train    RunStart PretrainRoutineStart PretrainRoutineEnd TrainStart
-         ( TrainEpochStart T* TrainEpochEnd V ModelSave FitEpochEnd )*
-         V FitEpochEnd(final) TrainEnd Teardown RunEnd
-val      RunStart V RunEnd
-predict  RunStart PredictStart ( PredictBatchStart PredictPostprocessEnd PredictBatchEnd )* PredictEnd RunEnd
-export   RunStart ExportStart ExportPhase* ExportEnd RunEnd
-
-T        TrainBatchStart [ OptimizerStep ( ParamsUpdate | OptimizerSkip ) BeforeZeroGrad ] TrainBatchEnd
-V        ValStart ( ValBatchStart ValBatchEnd )* ValEnd
-```
-
-* The optimizer's events are in the batches that complete an accumulation window.
-* `V` is missing from epochs that are not validated, `ModelSave` from those that are not saved. The final `V` and
-  `FitEpochEnd(final)` evaluate the best weights, and are missing where there was no validation.
-* A start without its end is normal: an error, a stop, an abandoned stream. `Teardown` comes however training ended,
-  `RunEnd` however any run ended; it says `completed`, `stopped` or `failed`, and why.
-* `NonFinite` comes when a loss turned out to be nan or infinite. `SubscriberFailed` and `EventsMissed` can come
-  anywhere.
-
-## The envelope
-
-Every event has these fields. The bus fills them in.
-
-{envelope}
-
-Order is by `seq`, never by clock. Events of a batch travel together, some milliseconds apart; the others wake their
-readers at once (*urgent*).
-
-{sections}
-
-## Parts of events
-
-{parts}
-
-## Defining your own
-
-Subclass `Event`, or the family it belongs to. Nothing needs to be registered:
-
-```python
-from lineside.schemas import BatchEvent, Event, Scalars
-
-
-class Drift(Event):
-    \"\"\"The inputs no longer look like those of training.\"\"\"
-
-    score: float
-    by_feature: Scalars
-
-
-class Throughput(BatchEvent, callback="on_throughput"):
-    samples_per_second: float
-```
-
-It is found as `Drift`, `"Drift"` and `"on_drift"`, and is published, filtered, stored and sent like any other.
-
-* The name on the wire is the class name; `class Drift(Event, name="acme.Drift")` gives another. Two classes with one
-  name are refused; running the same definition again, as notebooks do, replaces the first.
-* `callback="..."` gives another callback name, `urgent=False` lets it travel with the events of a batch, `family=True`
-  makes a family of it.
-* Take `Scalars` and `JsonObject` for dicts and `tuple[...]` for lists: they cannot be changed by one reader under the
-  eyes of another.
-
-## On the wire
-
-`encode(event)` writes one JSON object on one line, `decode(data)` reads it back, equal in every field:
-
-```python
-from lineside.schemas import ValStart, decode, encode
-
-event = ValStart(epoch=3, batches=None)
-assert decode(encode(event)) == event
-```
-
-* `type` picks the class. Of a type that is not known here comes an `UnknownEvent` with the fields as they came, and it
-  is written again as it was read. What is no event raises `UndecodableEvent`.
-* nan and infinity are the strings `"NaN"`, `"Infinity"` and `"-Infinity"`. `time` is ISO 8601, a path is a string.
-* JSON is nested 100 levels deep at most. A lone surrogate, as in the name of a file that is not UTF-8, has no place in
-  JSON: it is written as its escape (`\\udcff`), the one value that comes back different.
-
-`lineside schema json DIR` writes a JSON Schema for each event and `events.json` for any of them, `lineside schema
-asyncapi` an AsyncAPI 3.0 document; `--import MODULE` adds events of your own. Lengths of time and sizes have an
-annotation `unit`.
-
-## Compatibility
-
-Fields are only ever added, each with a default. A changed meaning gets a new name. Hence old journals can be read by
-new versions, and old readers pass over the fields they do not know.
-
-A test holds the events to that: it compares them with the schemas of the last release in
-`tests/schemas/snapshots/events.json`. A release writes them anew:
-
-```
-lineside schema json - > tests/schemas/snapshots/events.json
-```
-
-`lineside.schemas.compatibility.breaking_changes(before, after)` does the comparing; hold events of your own to it too.
-"""
-
 
 def page() -> str:
     """Return the text of ``docs/events.md``."""
-    return TEMPLATE.format(
+    return TEMPLATE.read_text(encoding="utf-8").format(
         families=_families(),
         envelope=_fields(Event.model_fields),
         sections="\n\n".join(_section(family, title) for family, title in SECTIONS.items()),

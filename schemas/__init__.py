@@ -1,9 +1,18 @@
 """What happened: frozen, typed payloads for every stage of every runner, and their form on the wire."""
 
-from .bus import EventsMissed, SubscriberFailed
-from .errors import DuplicateEvent, EventError, LinesideError, NotAnEvent, UndecodableEvent, UnknownEventName
-from .event import Event, events, find_event, find_events
-from .export import ExportEnd, ExportPhase, ExportStart
+from .bus import EventsMissed, JournalDegraded, JournalRecovered, SubscriberFailed
+from .errors import (
+    DuplicateEvent,
+    EventError,
+    EventRefused,
+    LinesideError,
+    NotAnEvent,
+    UndecodableEvent,
+    UnencodableEvent,
+    UnknownEventName,
+)
+from .event import Event, events, find_event, find_events, wire_name
+from .export import ExportEnd, ExportPhase, ExportStart, Format, Phase
 from .families import (
     BatchEnd,
     BatchEvent,
@@ -16,9 +25,10 @@ from .families import (
     TrainEvent,
     ValEvent,
 )
-from .fields import FrozenDict, Json, JsonObject, Scalars
+from .fields import Bytes, Count, FilePath, FrozenDict, Json, JsonObject, Milliseconds, Scalars, Seconds
+from .part import Part
 from .predict import PredictBatchEnd, PredictBatchStart, PredictEnd, PredictPostprocessEnd, PredictStart
-from .run import ErrorInfo, Outcome, RunEnd, RunStart
+from .run import ErrorInfo, Kind, Outcome, RunEnd, RunStart
 from .train import (
     BeforeZeroGrad,
     FitEpochEnd,
@@ -46,20 +56,29 @@ __all__ = [
     "BatchStart",
     "BeforeZeroGrad",
     "BusEvent",
+    "Bytes",
+    "Count",
     "DuplicateEvent",
     "ErrorInfo",
     "Event",
     "EventError",
+    "EventRefused",
     "EventsMissed",
     "ExportEnd",
     "ExportEvent",
     "ExportPhase",
     "ExportStart",
+    "FilePath",
     "FitEpochEnd",
+    "Format",
     "FrozenDict",
+    "JournalDegraded",
+    "JournalRecovered",
     "Json",
     "JsonObject",
+    "Kind",
     "LinesideError",
+    "Milliseconds",
     "ModelSave",
     "NonFinite",
     "NotAnEvent",
@@ -68,6 +87,8 @@ __all__ = [
     "OptimizerStep",
     "Outcome",
     "ParamsUpdate",
+    "Part",
+    "Phase",
     "PredictBatchEnd",
     "PredictBatchStart",
     "PredictEnd",
@@ -80,6 +101,7 @@ __all__ = [
     "RunEvent",
     "RunStart",
     "Scalars",
+    "Seconds",
     "SubscriberFailed",
     "Teardown",
     "TrainBatchEnd",
@@ -90,6 +112,7 @@ __all__ = [
     "TrainEvent",
     "TrainStart",
     "UndecodableEvent",
+    "UnencodableEvent",
     "UnknownEvent",
     "UnknownEventName",
     "ValBatchEnd",
@@ -102,4 +125,5 @@ __all__ = [
     "events",
     "find_event",
     "find_events",
+    "wire_name",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .families import BusEvent
-from .fields import Count
+from .fields import Count, FilePath, Seconds
 from .run import ErrorInfo
 
 
@@ -33,3 +33,18 @@ class EventsMissed(BusEvent):
         description="`overflow`: it fell behind the memory window. `invalid`: the fields did not fit the event."
     )
     detail: str = Field(default="", description="More of the reason, e.g. which field did not fit.")
+
+
+class JournalDegraded(BusEvent):
+    """The disk refuses what is published. The run goes on; the journal keeps what it can and tries again."""
+
+    path: FilePath | None = Field(description="The journal's file; null: a temporary one.")
+    error: str = Field(description="What the disk said.")
+
+
+class JournalRecovered(BusEvent):
+    """The disk takes what is published again."""
+
+    path: FilePath | None = Field(description="The journal's file; null: a temporary one.")
+    duration: Seconds = Field(description="Seconds that it did not.")
+    missed: Count = Field(description="Events that are not in the journal for that: they did not fit into memory.")

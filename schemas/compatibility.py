@@ -22,7 +22,7 @@ def breaking_changes(before: Schema, after: Schema) -> list[str]:
 
     New types, new optional fields, fields that became optional, and other descriptions are no breaks.
     """
-    return [*_lost_types(before, after), *_changes_of_parts(before["$defs"], after["$defs"])]
+    return [*_lost_types(before, after), *_changes_of_parts(_by_name(before), _by_name(after))]
 
 
 def _lost_types(before: Schema, after: Schema) -> Iterator[str]:
@@ -30,8 +30,17 @@ def _lost_types(before: Schema, after: Schema) -> Iterator[str]:
     yield from (f"{name}: the event is gone; keep it, and add one of another name" for name in sorted(lost))
 
 
+def _by_name(union: Schema) -> Schema:
+    """Return the events in `union` by their names on the wire, and their parts by those of their classes.
+
+    The class of an event may be called otherwise, and change its name.
+    """
+    names = {ref.rpartition("/")[2]: name for name, ref in union["discriminator"]["mapping"].items()}
+    return {names.get(key, key): schema for key, schema in union["$defs"].items()}
+
+
 def _changes_of_parts(before: Schema, after: Schema) -> Iterator[str]:
-    for name in before.keys() & after.keys():
+    for name in sorted(before.keys() & after.keys()):
         yield from _changes_of_fields(name, before[name], after[name])
 
 
@@ -45,7 +54,7 @@ def _changes_of_fields(part: str, before: Schema, after: Schema) -> Iterator[str
             yield f"{part}.{field}: the field is gone; old readers ask for it"
         else:
             yield from _changes_of_field(f"{part}.{field}", old[field], new[field])
-    for field in set(after.get("required", ())) - set(before.get("required", ())):
+    for field in sorted(set(after.get("required", ())) - set(before.get("required", ()))):
         yield f"{part}.{field}: the field is required; give it a default, events written before lack it"
 
 

@@ -16,16 +16,19 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
-from pydantic_core import core_schema
+from pydantic_core import core_schema, from_json, to_json
 
 from .errors import EventError
-from .event import Event, events
+from .event import Event, events, wire_name
+from .part import Part
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NON_FINITE = ("NaN", "Infinity", "-Infinity")
 UNION = "events.json"
 
 _URN = "urn:lineside:event"
+_FORMAT = "application/schema+json;version=draft-2020-12"
+"""What the AsyncAPI document says of its schemas: its own dialect knows no `prefixItems` and no mapping of a union."""
 
 
 class ForeignFile(EventError, FileExistsError):
@@ -43,20 +46,19 @@ class _WireSchema(GenerateJsonSchema):
     def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
         return {"anyOf": [super().float_schema(schema), {"type": "string", "enum": list(NON_FINITE)}]}
 
+    def encode_default(self, dft: Any) -> Any:
+        return from_json(to_json(super().encode_default(dft), inf_nan_mode="strings"))
+
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         described = super().model_schema(schema)
         cls = cast("type[object]", schema["cls"])
-        if issubclass(cls, Event):
+        if issubclass(cls, Part):
             described.pop("additionalProperties", None)
+        if issubclass(cls, Event):
             described["title"] = wire_name(cls)
             envelope_first = (*Event.model_fields, *described.get("required", ()))
             described["required"] = list(dict.fromkeys(envelope_first))
         return described
-
-
-def wire_name(cls: type[Event]) -> str:
-    """Return the value of ``type`` in the events of `cls`."""
-    return str(cls.model_fields["type"].default)
 
 
 def families_of(cls: type[Event]) -> tuple[type[Event], ...]:
@@ -77,13 +79,13 @@ def union_schema(types: Iterable[type[Event]] | None = None) -> JsonSchemaValue:
     """Return one schema for any of `types` (every known event): a union that ``type`` discriminates."""
     refs, definitions = _definitions(types, "#/$defs/{model}")
     mapping = {wire_name(cls): ref for cls, ref in refs.items()}
-    union = {
+    union: JsonSchemaValue = {
         "title": "Event",
         "description": "Any event. Events of other types exist: a reader passes over them.",
         "type": "object",
         "required": ["type"],
         "discriminator": {"propertyName": "type", "mapping": mapping},
-        "oneOf": [{"$ref": ref} for ref in mapping.values()],
+        "oneOf": [{"$ref": ref} for ref in mapping.values()] or [{"not": {}}],  # it must not be empty
         "$defs": definitions,
     }
     return {"$schema": DIALECT, "$id": f"{_URN}s", **union}
@@ -92,14 +94,15 @@ def union_schema(types: Iterable[type[Event]] | None = None) -> JsonSchemaValue:
 def write_json_schemas(directory: str | Path, types: Iterable[type[Event]] | None = None) -> list[Path]:
     """Write `json_schemas`, one file each, and `union_schema` as ``events.json``; return the paths.
 
-    Files of an earlier call are replaced, each atomically.
+    A file is called like its event, percent-encoded where that is no name for it or the union has it. Files of an
+    earlier call are replaced, each atomically.
 
     Raises:
         ForeignFile: another file has one of the names; nothing was written.
         OSError: the directory cannot be made or written.
     """
     chosen = _known(types)
-    named = {f"{quote(name, safe='')}.json": schema for name, schema in json_schemas(chosen).items()}
+    named = {_file_name(name): schema for name, schema in json_schemas(chosen).items()}
     documents = {Path(directory, name): schema for name, schema in (named | {UNION: union_schema(chosen)}).items()}
     for path in documents:
         if path.exists() and not _is_ours(path):
@@ -112,8 +115,8 @@ def write_json_schemas(directory: str | Path, types: Iterable[type[Event]] | Non
 
 def asyncapi(types: Iterable[type[Event]] | None = None) -> dict[str, Any]:
     """Return an AsyncAPI 3.0 document of `types` (every known event): a channel per run, a message per event."""
-    refs, definitions = _definitions(types, "#/components/schemas/{model}")
-    keys = {cls: ref.rpartition("/")[2] for cls, ref in refs.items()}
+    refs, definitions = _definitions(types, "#/components/schemas/{model}/schema")
+    keys = {cls: ref.split("/")[-2] for cls, ref in refs.items()}
     families = dict.fromkeys(family for cls in refs for family in families_of(cls))
     tags = {family.__name__: {"name": family.__name__, "description": _text(family)} for family in families}
     return {
@@ -126,8 +129,8 @@ def asyncapi(types: Iterable[type[Event]] | None = None) -> dict[str, Any]:
             "receiveEvents": _operation("receive", "A subscriber reads a run, each event once and by order of `seq`."),
         },
         "components": {
-            "messages": {key: _message(cls, refs[cls]) for cls, key in keys.items()},
-            "schemas": definitions,
+            "messages": {key: _message(cls, key) for cls, key in keys.items()},
+            "schemas": {key: {"schemaFormat": _FORMAT, "schema": schema} for key, schema in definitions.items()},
             "correlationIds": {"run": {"description": "The run.", "location": "$message.payload#/run"}},
             "tags": tags,
         },
@@ -155,6 +158,11 @@ def _known(types: Iterable[type[Event]] | None) -> tuple[type[Event], ...]:
 
 def _schema(cls: type[Event]) -> JsonSchemaValue:
     return cls.model_json_schema(schema_generator=_WireSchema, mode="serialization")
+
+
+def _file_name(name: str) -> str:
+    file = f"{quote(name, safe='')}.json"
+    return file if file.lower() != UNION else f"%{ord(name[0]):02X}{file[1:]}"  # the name of the union is taken
 
 
 def _resource(name: str, schema: JsonSchemaValue) -> JsonSchemaValue:
@@ -204,7 +212,7 @@ def _operation(action: str, summary: str) -> dict[str, Any]:
     return {"action": action, "channel": {"$ref": "#/channels/events"}, "summary": summary}
 
 
-def _message(cls: type[Event], payload: str) -> dict[str, Any]:
+def _message(cls: type[Event], key: str) -> dict[str, Any]:
     return {
         "name": wire_name(cls),
         "title": wire_name(cls),
@@ -212,7 +220,7 @@ def _message(cls: type[Event], payload: str) -> dict[str, Any]:
         "contentType": "application/json",
         "correlationId": {"$ref": "#/components/correlationIds/run"},
         "tags": [{"$ref": f"#/components/tags/{family.__name__}"} for family in families_of(cls)],
-        "payload": {"$ref": payload},
+        "payload": {"$ref": f"#/components/schemas/{key}"},
         "x-callback": cls.callback,
         "x-urgent": cls.urgent,
     }

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from inspect import get_annotations
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
-from .errors import DuplicateEvent, NotAnEvent, UnknownEventName
+from .errors import DuplicateEvent, EventRefused, NotAnEvent, UnknownEventName
 from .fields import Seconds
+from .part import Part
 
 _by_type: dict[str, type[Event]] = {}
 _by_callback: dict[str, type[Event]] = {}
@@ -30,7 +31,7 @@ def _type_of_family(name: str) -> Any:
     return Annotated[str, AfterValidator(_refuse_family(name)), Field(description=_TYPE, validate_default=True)]
 
 
-class Event(BaseModel):
+class Event(Part):
     """A frozen payload saying that a stage was reached.
 
     Subclass it to define an event of your own; the class name is its name on the wire::
@@ -38,17 +39,17 @@ class Event(BaseModel):
         class Drift(Event):
             score: float
 
-    Class keywords: ``name`` (another wire name; empty: not to be found by name), ``callback`` (another callback
-    name than ``on_`` and the name in snake case), ``family=True`` (a group of events to subscribe to, never
-    an event itself), ``urgent`` (whether it wakes its readers at once; inherited).
+    Class keywords: ``name`` (another wire name), ``callback`` (another callback name than ``on_`` and the name in
+    snake case), ``family=True`` (a group of events to subscribe to, never an event itself), ``urgent`` (whether it
+    wakes its readers at once; inherited).
 
     The fields of this base are the envelope. The bus fills them in when it numbers the event.
-    """
 
-    # Not `class Event(BaseModel, frozen=True)`: type checkers would ask every subclass to repeat it.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_inf_nan="strings", protected_namespaces=(), defer_build=True
-    )
+    Raises:
+        EventRefused: on definition of a class with a field called ``type``, ``family``, ``callback`` or ``urgent``, or
+            with one that `Part` refuses.
+        DuplicateEvent: on definition of a class whose name or callback name another event has.
+    """
 
     urgent: ClassVar[bool] = True
     """Wakes its readers at once. Events of a batch do not: they travel together, some milliseconds apart."""
@@ -68,7 +69,8 @@ class Event(BaseModel):
     )
     time: AwareDatetime = Field(
         default_factory=lambda: datetime.now(UTC),
-        description="UTC wall clock when it was published, to the millisecond: a label; order is by `seq`.",
+        validate_default=False,
+        description="UTC wall clock when it was published: a label; order is by `seq`.",
     )
     elapsed: Annotated[Seconds, Field(description="Seconds since the run began, on a monotonic clock.")] = 0.0
 
@@ -82,18 +84,38 @@ class Event(BaseModel):
         **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
+        wire = cls.__name__ if name is None else name
+        _check_names(cls, wire)
         cls.family = family
         if urgent is not None:
             cls.urgent = urgent
-        wire = cls.__name__ if name is None else name
         cls.callback = callback or f"on_{_snake(wire)}"
         # Before pydantic collects the fields: a class accepts and writes its own name only, a family none.
         if family:
             _set_type(cls, _type_of_family(cls.__name__), "")
         elif wire:
             _set_type(cls, Annotated[Literal[wire], Field(description=_TYPE)], wire)
-        if wire:
-            _register(wire, cls)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, name: str | None = None, **keywords: Any) -> None:
+        super().__pydantic_init_subclass__(**keywords)
+        if name != "":
+            _register(name or cls.__name__, cls)
+
+
+_by_type["Event"] = Event
+
+
+def _check_names(cls: type[Event], wire: str) -> None:
+    """Refuse what the body of `cls` would hide or be hidden by; only a class without a name has a type of its own."""
+    names = get_annotations(cls).keys() | vars(cls).keys()
+    if wire:
+        for name in sorted({"type", "family", "callback", "urgent"} & names):
+            problem = f"{name!r} cannot be a field, every event class has an attribute of that name"
+            instead = "or, if you meant that one, use the keywords of the class: class Drift(Event, urgent=False)"
+            raise EventRefused(cls, problem, f"call the field otherwise, {instead}")
+    elif "type" not in names:
+        raise EventRefused(cls, "its name is empty", "leave name= away to have it named by the class")
 
 
 def _set_type(cls: type[Event], annotation: Any, default: str) -> None:
@@ -106,9 +128,10 @@ def _snake(name: str) -> str:
 
 
 def _register(name: str, cls: type[Event]) -> None:
-    for key, taken in ((name, _by_type.get(name)), (cls.callback, _by_callback.get(cls.callback))):
-        if taken is not None and not _same_definition(taken, cls):
-            raise DuplicateEvent(key, taken, f"{cls.__module__}.{cls.__qualname__}")
+    for key in (name, cls.callback):
+        for taken in (_by_type.get(key), _by_callback.get(key)):
+            if taken is not None and not _same_definition(taken, cls):
+                raise DuplicateEvent(key, taken, f"{cls.__module__}.{cls.__qualname__}")
     if name in _by_type:
         _by_callback.pop(_by_type[name].callback, None)
     _by_type[name] = cls
@@ -122,7 +145,8 @@ def _same_definition(earlier: type[Event], later: type[Event]) -> bool:
 
 def events(family: type[Event] = Event) -> tuple[type[Event], ...]:
     """Return the event classes of `family` (families themselves left out), in the order of definition."""
-    return tuple(cls for cls in _by_type.values() if issubclass(cls, family) and not cls.family)
+    known = tuple(_by_type.values())  # other threads may be defining more
+    return tuple(cls for cls in known if issubclass(cls, family) and not cls.family)
 
 
 def find_event(name: str | type[Event]) -> type[Event]:
@@ -136,13 +160,18 @@ def find_event(name: str | type[Event]) -> type[Event]:
     """
     wanted = cast("object", name)  # users may give anything
     if isinstance(wanted, str):
-        found = Event if wanted == "Event" else _by_type.get(wanted) or _by_callback.get(wanted)
+        found = _by_type.get(wanted) or _by_callback.get(wanted)
         if found is None:
             raise UnknownEventName(wanted, [*_by_type, *_by_callback])
         return found
     if isinstance(wanted, type) and issubclass(wanted, Event):
         return wanted
     raise NotAnEvent(name, "an event class, a type name or a callback name")
+
+
+def wire_name(cls: type[Event]) -> str:
+    """Return the value of ``type`` in the events of `cls`; of a family or an `UnknownEvent`, nothing."""
+    return str(cls.model_fields["type"].default)
 
 
 def find_wire_type(name: str) -> type[Event] | None:

@@ -80,6 +80,13 @@ JsonObject = Annotated[dict[str, Any], BeforeValidator(_freeze_object), AfterVal
 """A JSON object of any shape, frozen like `Json`."""
 
 Count = Annotated[int, Field(ge=0)]
+"""How many, or a position: a whole number from 0."""
+
 Bytes = Annotated[Count, Field(json_schema_extra={"unit": "B"})]
+"""A size in bytes."""
+
 Seconds = Annotated[float, Field(description="Duration in seconds.", json_schema_extra={"unit": "s"})]
+"""A duration in seconds."""
+
 FilePath = Annotated[Path, Field(description="Path on the machine of the publisher.")]
+"""A path on the machine of the publisher; a string on the wire."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from .families import RunEvent
 from .fields import Count, FilePath, FrozenDict, JsonObject, Seconds
+from .part import Part
 
 Kind = Literal["train", "val", "predict", "export"]
 Outcome = Literal["completed", "stopped", "failed"]
 
 
-class ErrorInfo(BaseModel):
+class ErrorInfo(Part):
     """An exception as data."""
-
-    model_config = ConfigDict(frozen=True)
 
     type: str = Field(description="Qualified name of the exception's class.")
     message: str = Field(description="What it said.")

@@ -10,7 +10,7 @@ from .run import ErrorInfo, Outcome
 
 
 class PretrainRoutineStart(TrainEvent):
-    """Preparation begins: nothing was moved, loaded or checked yet."""
+    """Preparation begins: data and checkpoint were checked, nothing was moved or loaded yet."""
 
     epochs: int | None = Field(description="Epochs asked for; null where only steps or time limit the run.")
 

@@ -35,4 +35,7 @@ class ValEnd(ValEvent):
     losses: Scalars = Field(description="Mean losses by name, weighted by batch size.")
     fitness: float | None = Field(description="The number that is to be improved, larger is better.")
     duration: Seconds = Field(description="Seconds it took.")
-    speed: Milliseconds = Field(description="Milliseconds a sample, by part: `data`, `inference`, `metrics`.")
+    speed: Milliseconds = Field(
+        description="Milliseconds a sample, by part: `data`, `inference`, `metrics`. On the host: what a GPU has "
+        "still to do is waited for in a later part, or at the end."
+    )

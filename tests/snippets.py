@@ -1,10 +1,11 @@
-"""Running the snippets of the documentation as they are written."""
+"""Running code in an interpreter of its own, and the snippets of the documentation as they are written."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 AS_IN_A_NOTEBOOK = """
@@ -18,10 +19,30 @@ if inspect.iscoroutine(made):
 _FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def interpret(*arguments: str, text: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a fresh interpreter in `folder` with these arguments and with `text` as its input."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=folder,
+        timeout=100,
+        check=False,
+    )
+
+
+def run_code(code: str, *flags: str) -> str:
+    """Run `code` in a fresh interpreter, which has to end well, and return what it prints."""
+    done = interpret("-W", "error", *flags, "-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def run(snippet: str, folder: Path, page: str = "README.md") -> str:
     """Run `snippet` of `page` in an interpreter of its own, as a notebook would, and return what it prints."""
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", AS_IN_A_NOTEBOOK, page]
-    done = subprocess.run(command, input=snippet, capture_output=True, text=True, cwd=folder, timeout=100, check=False)
+    done = interpret("-W", "error::ResourceWarning", "-c", AS_IN_A_NOTEBOOK, page, text=snippet, folder=folder)
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr
     return done.stdout

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 NEEDS = {
     "publish": ("pyee", "blinker", "psygnal", "bubus"),

@@ -18,7 +18,6 @@ from .snippets import as_program, run
 
 PAGE = Path(__file__).parent.parent / "docs" / "runners.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-HEADINGS = [line.lstrip("# ") for line in TEXT.splitlines() if line.startswith("#")]
 ERRORS = re.findall(r"^\| ([— ]*)`(\w+)`(?: \(`(\w+)`\))? \|", TEXT.partition("## Errors")[2], re.MULTILINE)
 
 
@@ -88,10 +87,3 @@ def test_every_callback_of_the_original_has_its_counterpart() -> None:
     names = {cls.callback for cls in shipped if not issubclass(cls, (RunEvent, BusEvent))}
     section = TEXT.partition("### Coming from callbacks")[2].partition("\n## ")[0]
     assert {name for name in names - new if f"`{name}`" not in section} == set()
-
-
-def test_every_link_leads_somewhere() -> None:
-    anchors = {heading.lower().replace(" ", "-") for heading in HEADINGS}
-    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", TEXT):
-        assert not target or (PAGE.parent / target).exists(), target
-        assert target or anchor in anchors, anchor

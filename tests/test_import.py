@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
 
 import lineside
 from lineside import schemas
 from lineside.schemas import Event
+
+from .snippets import run_code
 
 WITHOUT_TORCH = """
 import sys
@@ -22,29 +22,16 @@ sys.meta_path.insert(0, Missing())
 """
 
 
-def run(code: str) -> str:
-    """Run `code` in an interpreter of its own and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_importing_lineside_loads_nothing_else() -> None:
     assert (
-        run("import sys, lineside; print({'torch', 'pydantic', 'anyio', 'rich', 'typer'} & {*sys.modules})")
+        run_code("import sys, lineside; print({'torch', 'pydantic', 'anyio', 'rich', 'typer'} & {*sys.modules})")
         == "set()\n"
     )
 
 
 def test_importing_the_bus_loads_neither_torch_nor_a_display() -> None:
     code = "import sys; from lineside import Bus, Event; print({'torch', 'numpy', 'rich', 'typer'} & {*sys.modules})"
-    assert run(code) == "set()\n"
+    assert run_code(code) == "set()\n"
 
 
 def test_a_machine_without_torch_publishes_and_listens() -> None:
@@ -59,7 +46,7 @@ def test_a_machine_without_torch_publishes_and_listens() -> None:
         bus.subscribe(lambda event: print(event.score), Drift)
         bus.publish(Drift, score=0.5)
     """
-    assert run(WITHOUT_TORCH + textwrap.dedent(code)) == "0.5\n"
+    assert run_code(WITHOUT_TORCH + textwrap.dedent(code)) == "0.5\n"
 
 
 def test_asking_for_a_trainer_without_torch_says_what_to_install() -> None:
@@ -70,7 +57,7 @@ def test_asking_for_a_trainer_without_torch_says_what_to_install() -> None:
     except ImportError as error:
         print(isinstance(error, lineside.LinesideError), error.name, error)
     """
-    says = run(WITHOUT_TORCH + textwrap.dedent(code))
+    says = run_code(WITHOUT_TORCH + textwrap.dedent(code))
     assert says.startswith("True ")
     assert "lineside.Trainer needs packages that are not installed here" in says
     assert says.endswith("pip install 'lineside[train]'\n")
@@ -84,7 +71,7 @@ def test_the_command_line_without_torch_describes_the_events_and_refuses_to_trai
     refused = CliRunner().invoke(app, ["train", "recipe.py"])
     print(refused.exit_code, refused.output.strip())
     """
-    described, refused = run(WITHOUT_TORCH + textwrap.dedent(code)).splitlines()
+    described, refused = run_code(WITHOUT_TORCH + textwrap.dedent(code)).splitlines()
     assert described == "0"
     assert refused.startswith("1 error: running a recipe needs packages that are not installed here")
 
@@ -109,4 +96,6 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 
 def test_the_version_is_that_of_the_package() -> None:
-    assert lineside.__version__ == run("from importlib.metadata import version; print(version('lineside'))").strip()
+    assert (
+        lineside.__version__ == run_code("from importlib.metadata import version; print(version('lineside'))").strip()
+    )

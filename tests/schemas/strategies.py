@@ -12,7 +12,7 @@ from annotated_types import Ge
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel
 
-from lineside.schemas import ErrorInfo, Event, events
+from lineside.schemas import Event, events
 
 Values = st.SearchStrategy[Any]
 
@@ -86,8 +86,8 @@ def _values(annotation: Any, metadata: list[Any]) -> Values:
         return st.dictionaries(st.text(), _values(arguments[1], []), max_size=4)
     if origin is tuple:
         return st.lists(_values(arguments[0], []), max_size=4).map(tuple)
-    if annotation is ErrorInfo:
-        return fields_of(ErrorInfo).map(lambda fields: ErrorInfo(**fields))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return st.deferred(lambda: fields_of(annotation).map(annotation.model_validate))
     if annotation is int:
         return st.integers(min_value=next((cast("int", limit.ge) for limit in metadata if isinstance(limit, Ge)), None))
     return _plain[annotation]

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lineside.schemas import (
+    Event,
     LinesideError,
     RunEvent,
     UndecodableEvent,
@@ -19,7 +20,7 @@ from lineside.schemas import (
     encode,
 )
 
-from .strategies import any_event, shipped
+from .strategies import any_event, same, shipped
 
 ENVELOPE = '"run":"r","attempt":1,"rank":0,"seq":3,"time":"2024-01-01T00:00:00Z","elapsed":1.5'
 DEEP = "[" * 5000 + "]" * 5000
@@ -79,6 +80,24 @@ def test_a_damaged_event_is_decoded_or_refused(event: object, data: st.DataObjec
     decodes_or_is_refused(bytes(line[: data.draw(st.integers(0, len(line)))]))
 
 
+@given(event=any_event(), renamed=st.booleans())
+@settings(deadline=None)
+def test_how_a_line_is_spelled_makes_no_difference(event: Event, renamed: bool) -> None:
+    line = encode(event)
+    if renamed:
+        line = line.replace(type(event).__name__.encode(), b"OfAnotherVersion", 1)
+    respelled = json.dumps(dict(reversed(json.loads(line).items())), indent=1)  # the type comes last, in escapes
+    assert same(decode(respelled), decode(line))
+
+
+@pytest.mark.parametrize("first", ["ValStart", "Drifting", "ValEnd"])
+@pytest.mark.parametrize("last", ["ValStart", "Drifting", "Wandering"])
+def test_where_the_type_comes_twice_the_last_one_counts(first: str, last: str) -> None:
+    event = decode(f'{{"type":"{first}","epoch":1,"batches":2,"type":"{last}"}}')
+    assert event.type == last
+    assert isinstance(event, ValStart if last == "ValStart" else UnknownEvent)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -119,6 +138,11 @@ def test_an_unknown_event_cannot_be_changed() -> None:
         event.run = "other"
     with pytest.raises(TypeError, match="immutable"):
         event.fields["parts"]["a"] = 3
+    extra = event.model_extra
+    assert extra is not None
+    assert extra == {"parts": {"a": (1, 2)}}
+    with pytest.raises(TypeError, match="immutable"):
+        extra["parts"] = 4
     event.fields["parts"] = 4
     assert event.fields == {"parts": {"a": (1, 2)}}
 

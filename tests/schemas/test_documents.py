@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its stubs are a package of their own
+from jsonschema import (  # type: ignore[import-untyped]  # its stubs are a package of their own
+    Draft7Validator,
+    Draft202012Validator,
+)
+from pydantic import Field
 
-from lineside.schemas import Event, ModelSave, RunEnd, TrainBatchEnd, UnknownEvent, ValEnd, ValStart, encode, events
+from lineside.schemas import (
+    Event,
+    ModelSave,
+    Part,
+    RunEnd,
+    Scalars,
+    TrainBatchEnd,
+    UnknownEvent,
+    ValEnd,
+    ValStart,
+    encode,
+    events,
+)
 from lineside.schemas.documents import (
     ForeignFile,
+    as_text,
     asyncapi,
     families_of,
     json_schemas,
     union_schema,
-    wire_name,
     write_json_schemas,
 )
+from tests.snippets import run_code
 
 from .strategies import any_event, event_of, shipped
 
@@ -34,6 +52,27 @@ class Semaphore(Event, name="acme.Semaphore/arm"):
 
     angle: float
     lamps: tuple[float, ...] = ()
+
+
+class Day(Part):
+    kind: Literal["day"]
+
+
+class Night(Part):
+    kind: Literal["night"]
+    lamps: tuple[int, str]
+
+
+class Observed(Event):
+    """Signals were observed."""
+
+    by: Annotated[Day | Night, Field(discriminator="kind")]
+    mean: float = math.nan
+    peaks: Scalars = Field(default={"up": math.inf, "down": -math.inf})
+
+
+class Namesake(Event, name="events"):
+    """An event that is called like the file of the union."""
 
 
 @cache
@@ -52,7 +91,12 @@ def api() -> dict[str, Any]:
     return asyncapi(shipped())
 
 
-def complaints(judge: Draft202012Validator, value: Any) -> list[str]:
+@cache
+def standard() -> Draft7Validator:
+    return Draft7Validator(json.loads((Path(__file__).parent / "snapshots" / "asyncapi-3.0.0.json").read_text()))
+
+
+def complaints(judge: Draft202012Validator | Draft7Validator, value: Any) -> list[str]:
     return [error.message for error in judge.iter_errors(value)]  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -88,7 +132,32 @@ def test_every_event_has_a_valid_schema_of_its_own(cls: type[Event]) -> None:
 
 def test_families_have_no_schema() -> None:
     assert list(json_schemas(shipped())) == [cls.__name__ for cls in shipped()]
-    assert set(json_schemas()) == {wire_name(cls) for cls in events()}
+
+
+def test_without_a_choice_every_known_event_is_described_those_of_the_user_too() -> None:
+    code = """
+    from lineside.schemas import Event, documents, events
+
+    class Semaphore(Event, name="acme.Semaphore/arm"):
+        angle: float
+
+    names = [documents.wire_name(cls) for cls in events()]
+    print(names[-1], names == [*documents.json_schemas()] == [*documents.union_schema()["discriminator"]["mapping"]])
+    """
+    assert run_code(code) == "acme.Semaphore/arm True\n"
+
+
+def test_a_default_that_is_no_number_is_written_as_on_the_wire() -> None:
+    text = as_text(json_schemas([Observed])["Observed"])
+    properties = json.loads(text, parse_constant=pytest.fail)["properties"]
+    assert properties["mean"]["default"] == "NaN"
+    assert properties["peaks"]["default"] == {"up": "Infinity", "down": "-Infinity"}
+
+
+def test_a_union_of_nothing_is_a_valid_schema_that_nothing_fits() -> None:
+    schema = union_schema([])
+    Draft202012Validator.check_schema(schema)
+    assert complaints(Draft202012Validator(schema), {"type": "ValStart"})
 
 
 @EVERY_EVENT
@@ -142,11 +211,11 @@ def test_units_stand_in_the_schema() -> None:
 
 
 def test_an_event_of_the_users_own_is_described_by_its_name_on_the_wire() -> None:
-    schema = json_schemas()["acme.Semaphore/arm"]
+    schema = json_schemas([Semaphore])["acme.Semaphore/arm"]
     assert (schema["title"], schema["description"]) == ("acme.Semaphore/arm", "An arm has moved.")
     written = json.loads(encode(Semaphore(angle=float("nan"), lamps=(1.0, float("inf")))))
     assert complaints(Draft202012Validator(schema), written) == []
-    assert "acme.Semaphore/arm" in union_schema()["discriminator"]["mapping"]
+    assert "acme.Semaphore/arm" in union_schema([Semaphore])["discriminator"]["mapping"]
 
 
 def test_writing_gives_a_file_for_each_event_and_one_for_all(tmp_path: Path) -> None:
@@ -203,13 +272,34 @@ def test_a_name_that_is_no_file_name_stays_in_the_directory(tmp_path: Path) -> N
     assert write_json_schemas(tmp_path, [Semaphore])[0] == tmp_path / "acme.Semaphore%2Farm.json"
 
 
-def test_the_asyncapi_document_has_what_version_3_asks_for() -> None:
-    document = api()
-    assert document["asyncapi"] == "3.0.0"
-    assert document["info"]["title"]
-    assert document["info"]["version"]
+def test_an_event_called_like_the_union_has_a_file_of_its_own(tmp_path: Path) -> None:
+    event, union_path = write_json_schemas(tmp_path, [Namesake])
+    assert json.loads(event.read_text()) == json_schemas([Namesake])["events"]
+    assert json.loads(union_path.read_text()) == union_schema([Namesake])
+    assert (event.name, union_path.name) == ("%65vents.json", "events.json")
+
+
+@pytest.mark.parametrize("types", [shipped(), [Observed, Semaphore], []], ids=["shipped", "of the user", "none"])
+def test_the_asyncapi_document_is_valid_by_the_schema_of_version_3(types: list[type[Event]]) -> None:
+    document = asyncapi(types)
+    assert complaints(standard(), document) == []
     assert all(resolve(document, reference) is not None for reference in references(document))
     assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize("place", ["info", "channels", "operations", "components"])
+def test_the_schema_of_version_3_refuses_a_document_that_is_spoilt(place: str) -> None:
+    assert complaints(standard(), api() | {place: "spoilt"})
+
+
+def test_what_is_written_fits_the_payload_of_the_asyncapi_document() -> None:
+    document = asyncapi([Observed])
+    entry = document["components"]["schemas"]["Observed"]
+    assert entry["schemaFormat"] == "application/schema+json;version=draft-2020-12"
+    payload = Draft202012Validator(document | {"$ref": "#/components/schemas/Observed/schema"})
+    written = json.loads(encode(Observed(by=Night(kind="night", lamps=(1, "red")))))
+    assert complaints(payload, written) == []
+    assert complaints(payload, written | {"by": {"kind": "night", "lamps": ["red", 1]}})
 
 
 def test_the_asyncapi_document_has_one_channel_a_run_that_is_written_and_read() -> None:
@@ -226,7 +316,7 @@ def test_the_asyncapi_document_has_one_channel_a_run_that_is_written_and_read() 
 def test_every_event_is_a_message_with_its_payload_tags_and_run(cls: type[Event]) -> None:
     document = api()
     message = document["components"]["messages"][cls.__name__]
-    payload = resolve(document, message["payload"]["$ref"])
+    payload = resolve(document, message["payload"]["$ref"])["schema"]
     assert payload["properties"]["type"]["const"] == message["name"] == cls.__name__
     tags = [resolve(document, tag["$ref"])["name"] for tag in message["tags"]]
     assert tags == [family.__name__ for family in families_of(cls)]
@@ -235,7 +325,7 @@ def test_every_event_is_a_message_with_its_payload_tags_and_run(cls: type[Event]
 
 
 def test_the_payloads_of_the_asyncapi_document_are_those_of_the_schemas() -> None:
-    payload = asyncapi([TrainBatchEnd])["components"]["schemas"]["TrainBatchEnd"]
+    payload = asyncapi([TrainBatchEnd])["components"]["schemas"]["TrainBatchEnd"]["schema"]
     assert payload["properties"] == json_schemas([TrainBatchEnd])["TrainBatchEnd"]["properties"]
 
 

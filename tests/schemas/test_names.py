@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from pydantic import Field, PydanticUserError
 
 from lineside.schemas import (
     BatchEnd,
     BatchEvent,
     DuplicateEvent,
     Event,
+    EventRefused,
     LinesideError,
     NotAnEvent,
     OptimizerEvent,
@@ -215,3 +219,60 @@ def test_the_same_definition_run_again_replaces_the_first() -> None:
     assert type(decode(b'{"type":"Shunting"}')) is second
     with pytest.raises(UnknownEventName):
         find_event("on_shunting")
+
+
+@pytest.mark.parametrize("name", ["type", "family", "callback", "urgent"])
+@pytest.mark.parametrize("annotated", [True, False])
+def test_a_field_with_the_name_of_a_class_attribute_is_refused(name: str, annotated: bool) -> None:
+    body = {"__annotations__": {name: str}} if annotated else {name: "oak"}
+    with pytest.raises(EventRefused, match=rf"Tree: '{name}' cannot be a field.*call the field otherwise"):
+        type("Tree", (Event,), {"__module__": __name__, **body})
+    with pytest.raises(UnknownEventName):
+        find_event("Tree")
+
+
+def test_an_event_called_like_the_callback_of_another_is_refused() -> None:
+    with pytest.raises(DuplicateEvent, match=r"'on_train_end'.*lineside\.schemas\.train\.TrainEnd"):
+        type("on_train_end", (Event,), {"__module__": __name__})
+    with pytest.raises(DuplicateEvent, match=r"'TrainEnd'.*lineside\.schemas\.train\.TrainEnd"):
+
+        class Terminus(Event, callback="TrainEnd"):  # pyright: ignore[reportUnusedClass]
+            pass
+
+    assert find_event("on_train_end").__name__ == find_event("TrainEnd").__name__ == "TrainEnd"
+
+
+def test_the_name_of_the_base_is_taken() -> None:
+    with pytest.raises(DuplicateEvent, match=r"'Event'.*lineside\.schemas\.event\.Event"):
+
+        class Occurrence(Event, name="Event"):  # pyright: ignore[reportUnusedClass]
+            pass
+
+    assert find_event("Event") is Event
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(EventRefused, match="its name is empty; leave name= away"):
+
+        class Nameless(Event, name=""):  # pyright: ignore[reportUnusedClass]
+            pass
+
+
+def test_a_class_that_could_not_be_made_leaves_no_name_behind() -> None:
+    with pytest.raises(PydanticUserError, match="annotation"):
+        type("Arrival", (Event,), {"__module__": __name__, "platform": Field()})
+    with pytest.raises(UnknownEventName):
+        find_event("Arrival")
+
+
+def test_events_can_be_listed_while_other_threads_define_more() -> None:
+    def define(start: int) -> None:
+        for number in range(start, start + 50):
+            type(f"Passing{number}", (Event,), {"__module__": __name__})
+
+    with ThreadPoolExecutor(2) as pool:
+        defining = [pool.submit(define, start) for start in (0, 50)]
+        while not all(job.done() for job in defining):
+            assert RunStart in events()
+        assert all(job.exception() is None for job in defining)
+    assert len([cls for cls in events() if cls.__name__.startswith("Passing")]) == 100

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,6 +20,7 @@ from lineside.schemas import (
     TrainBatchEnd,
     ValEnd,
 )
+from tests.snippets import run_code
 
 from .strategies import event_of, shipped
 
@@ -156,5 +155,4 @@ def test_importing_the_schemas_imports_neither_torch_nor_the_bus_nor_a_runner() 
         "import sys, lineside.schemas, lineside.schemas.documents, lineside.schemas.compatibility; "
         "print(sorted({'torch', 'numpy', 'anyio', 'lineside.bus', 'lineside.runners'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "[]"
+    assert run_code(code) == "[]\n"

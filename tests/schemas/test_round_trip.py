@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from enum import Enum
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from lineside.schemas import (
     Event,
@@ -17,13 +19,22 @@ from lineside.schemas import (
     RunStart,
     Scalars,
     TrainBatchEnd,
+    UnencodableEvent,
     UnknownEvent,
     ValEnd,
     decode,
     encode,
 )
+from lineside.schemas.documents import json_schemas
 
 from .strategies import any_event, event_of, same, shipped
+
+
+def knot() -> object:
+    tied: list[object] = []
+    tied.append(tied)
+    return tied
+
 
 EVERY_EVENT = pytest.mark.parametrize("cls", shipped(), ids=lambda cls: cls.__name__)
 
@@ -113,6 +124,69 @@ def test_half_a_character_beside_nan_keeps_the_nan() -> None:
     assert isinstance(again, Sighting)
     assert math.isnan(again.scores["a"])
     assert again.time == event.time
+
+
+class Colour(str, Enum):  # noqa: UP042  # whose str() is not its value
+    RED = "red"
+
+
+class Lantern(Event):
+    label: str
+    colour: Colour = Colour.RED
+    seen: frozenset[str] = frozenset()
+    holds: object = None
+
+
+def test_half_a_character_harms_nothing_beside_it() -> None:
+    event = decode(encode(Lantern(label="\udcff", seen=frozenset({"\udcfe"}))))
+    assert isinstance(event, Lantern)
+    assert (event.label, event.colour, event.seen) == ("\\udcff", Colour.RED, frozenset({"\\udcfe"}))
+
+
+@pytest.mark.parametrize("label", ["plain", "\udcff"])
+@pytest.mark.parametrize("value", [object(), [{1, object()}], knot()])
+def test_what_json_cannot_hold_is_refused_by_the_name_of_the_event(label: str, value: object) -> None:
+    with pytest.raises(UnencodableEvent, match=r"cannot encode Lantern: .*JsonObject") as caught:
+        encode(Lantern(label=label, holds=value))
+    assert isinstance(caught.value, ValueError)
+
+
+def test_half_a_character_in_a_field_for_anything_is_written_as_its_escape() -> None:
+    assert b'"holds":{"\\\\udcfe":1}' in encode(Lantern(label="a", holds={"\udcfe": 1}))
+
+
+class Gauge(Event):
+    pressure: float = Field(alias="p")
+
+
+def test_an_alias_is_the_name_on_the_wire_there_and_back() -> None:
+    event = Gauge(p=2.5)
+    assert b'"p":2.5' in encode(event)
+    assert decode(encode(event)) == event
+    assert "p" in json_schemas([Gauge])["Gauge"]["properties"]
+
+
+def test_the_bus_can_build_an_event_from_its_fields_whatever_their_aliases() -> None:
+    event = Gauge(p=2.5)
+    assert Gauge.model_validate(dict(event.__dict__)) == event
+
+
+class Loose(Event, extra="allow"):
+    fixed: int
+
+
+def test_the_further_fields_of_an_event_that_allows_them_are_kept_and_frozen() -> None:
+    event = Loose.model_validate({"fixed": 1, "free": {"a": [math.nan]}})
+    again = decode(encode(event))
+    assert again == event
+    assert encode(again) == encode(event)
+    free = event.model_extra
+    assert free is not None
+    assert free == {"free": {"a": ("NaN",)}}
+    with pytest.raises(TypeError, match="immutable"):
+        free["other"] = 1
+    with pytest.raises(TypeError, match="immutable"):
+        free["free"]["other"] = 1
 
 
 def test_an_event_of_a_batch_is_written_like_this() -> None:
