@@ -70,11 +70,6 @@ def kind(item: Item) -> type:
     return class_of(item[0]) if isinstance(item, tuple) else item.__class__
 
 
-def wire_name(cls: type[Event]) -> str:
-    """Return the value of ``type`` in the events of `cls`."""
-    return str(cls.model_fields["type"].default)
-
-
 class WallClock:
     """Tells the UTC wall clock of moments on the monotonic clock, to the millisecond.
 

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from ..schemas import Event, UnknownEvent, decode, encode
-from .entry import Entry, Signature, Signer, WallClock, kind, sign, wire_name
+from ..schemas.event import wire_name
+from .entry import Entry, Signature, Signer, WallClock, kind, sign
 
 Names: TypeAlias = tuple[str, str, str]
 """Module, qualified name and wire name of an event class."""

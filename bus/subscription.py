@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
-from .entry import Entry, kind, wire_name
+from ..schemas.event import wire_name
+from .entry import Entry, kind
 from .log import Cursor, Gap, Log
 from .policy import Overflow, Policy
 from .source import Source
@@ -353,7 +354,7 @@ class Subscription:
             self.announce(
                 SubscriberFailed,
                 subscription=self.name,
-                event=wire_name(event),
+                event=wire_name(event) or event.__name__,
                 event_seq=seq,
                 error=_describe(error),
                 failures=failures,

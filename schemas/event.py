@@ -171,7 +171,8 @@ def find_event(name: str | type[Event]) -> type[Event]:
 
 def wire_name(cls: type[Event]) -> str:
     """Return the value of ``type`` in the events of `cls`; of a family or an `UnknownEvent`, nothing."""
-    return str(cls.model_fields["type"].default)
+    name = cls.model_fields["type"].default
+    return name if isinstance(name, str) else ""
 
 
 def find_wire_type(name: str) -> type[Event] | None:

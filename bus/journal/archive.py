@@ -15,7 +15,7 @@ from typing import cast
 from pydantic_core import from_json
 
 from ...schemas import Event, UndecodableEvent, UnknownEvent, decode
-from ..entry import wire_name
+from ...schemas.event import wire_name
 from ..log import Archived, Backlog
 from .chunks import Record
 from .claim import Claim

@@ -1,4 +1,4 @@
-"""The programs of ``docs/delivery.md`` print what the page says."""
+"""The programs of the pages in ``docs/`` print what the page says."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ from pathlib import Path
 
 import pytest
 
-from .support import PATIENCE
+from tests.bus.support import PATIENCE
 
-PAGE = Path(__file__).parents[2] / "docs" / "delivery.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = [DOCS / "delivery.md", DOCS / "journal.md"]
 PROGRAM = re.compile(r"^## (?P<title>[^\n]+)$|```python\n(?P<code>.*?)```\n\n```text\n(?P<output>.*?)```", re.M | re.S)
 
 
-def programs() -> list[tuple[str, str, str]]:
+def programs(page: Path) -> list[tuple[str, str, str]]:
     """The heading above each program, the program and what it should print."""
     found: list[tuple[str, str, str]] = []
     title = ""
-    for match in PROGRAM.finditer(PAGE.read_text(encoding="utf-8")):
+    for match in PROGRAM.finditer(page.read_text(encoding="utf-8")):
         title = match["title"] or title
         if match["code"]:
-            found.append((title, match["code"], match["output"]))
+            found.append((f"{page.stem}: {title}", match["code"], match["output"]))
     return found
 
 
-def test_every_program_of_the_page_is_followed_by_its_output() -> None:
-    assert PAGE.read_text(encoding="utf-8").count("```python\n") == len(programs()) > 10
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_program_of_the_page_is_followed_by_its_output(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").count("```python\n") == len(programs(page)) > 0
+
+
+PROGRAMS = [program for page in PAGES for program in programs(page)]
 
 
 @pytest.mark.parametrize(
-    ("code", "output"), [(code, output) for _, code, output in programs()], ids=[title for title, *_ in programs()]
+    ("code", "output"), [(code, output) for _, code, output in PROGRAMS], ids=[title for title, *_ in PROGRAMS]
 )
 def test_the_program_prints_what_the_page_says(tmp_path: Path, code: str, output: str) -> None:
     program = tmp_path / "program.py"
