@@ -29,6 +29,7 @@ from .importable import import_callback, pickle_callback
 from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
 from .journal import Journal
 from .journal.archive import Archive
+from .journal.durable import Durable
 from .journal.errors import JournalDegraded
 from .journal.file import JournalWriter
 from .journal.recorder import COMMIT_SECONDS, Recorder
@@ -255,9 +256,23 @@ class Bus:
         lane = choose_lane(callback, checked)
         pickled = pickle_callback(callback) if lane is Lane.PROCESS else None
         subscription = self._subscription(checked, _name(callback), lane.value, found)
+        if checked.durable is not None:
+            self._keep(subscription, checked.durable)
         self._attach(subscription, callback, lane, pickled)
         self._inbox.command(lambda: self._sequencer.add(subscription))
         return subscription
+
+    def _keep(self, subscription: Subscription, name: str) -> None:
+        """Keep the position of `subscription` with the journal."""
+        archive = self._archive
+        if archive is None:
+            raise PolicyRefused(f"durable={name!r} is kept with the journal, and this bus has none; use Bus('runs/')")
+        with self._guard:
+            if any(other.name == name for other in archive.durables):
+                raise PolicyRefused(f"durable={name!r} is taken by another subscription of this bus")
+            durable = Durable(name, archive.writer.path)
+            archive.durables.append(durable)
+        subscription.keep(durable)
 
     def _attach(
         self, subscription: Subscription, callback: Callable[[Any], object], lane: Lane, pickled: bytes | None
@@ -320,7 +335,7 @@ class Bus:
             BusForked: the bus belongs to the parent process.
         """
         found, checked = find_events(types), check_policy(policy)
-        for keyword in ("lane", "timeout", "retries", "max_failures"):
+        for keyword in ("lane", "durable", "timeout", "retries", "max_failures"):
             if keyword in policy:
                 raise PolicyRefused(f"{keyword}= is for callbacks; a stream has none")
         routed: tuple[type[Event], ...] = found if checked.run is None else (*found, RunEnd)

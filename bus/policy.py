@@ -39,6 +39,9 @@ class Overflow(StrEnum):
     """The publisher waits for it: for those who would rather stop the run than miss an event."""
 
 
+TRIES = 5
+"""How often a durable subscription tries an event before it sets it aside, unless ``retries=`` says otherwise."""
+
 Where = Callable[[Any], bool]
 
 
@@ -79,6 +82,11 @@ class Policy(BaseModel, frozen=True):
         allow_inf_nan=False,
         description="Longest wait for events of a batch, in seconds; 0 wakes at every event.",
     )
+    durable: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Name under which its position is kept with the journal, so that it goes on there after a crash.",
+    )
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Seconds a callback may take.")
     retries: int = Field(default=0, ge=0, description="How often a failed call is tried again, with growing pauses.")
     max_failures: int = Field(default=10, ge=1, description="Failures in a row after which it is switched off.")
@@ -97,6 +105,7 @@ class PolicyKeywords(TypedDict, total=False):
     overflow: Literal["spill", "drop", "latest", "wait"] | Overflow
     backlog: int
     latency: float
+    durable: str
     timeout: float
     retries: int
     max_failures: int
@@ -118,7 +127,17 @@ def check_policy(keywords: PolicyKeywords) -> Policy:
         raise PolicyRefused(f"{name}={first['input']!r}: {first['msg']}") from None
     if policy.backlog is not None and policy.overflow is not Overflow.WAIT:
         raise PolicyRefused("backlog= goes with overflow='wait'")
+    if policy.durable is not None:
+        return _durable(policy)
     return policy
+
+
+def _durable(policy: Policy) -> Policy:
+    """Return the policy of a durable subscription, which tries each event several times before it sets it aside."""
+    if policy.overflow is not Overflow.SPILL or policy.lane is Lane.PROCESS:
+        raise PolicyRefused("durable= goes with overflow='spill', and not with lane='process'")
+    retries = policy.retries if "retries" in policy.model_fields_set else TRIES - 1
+    return policy.model_copy(update={"retries": retries, "name": policy.name or policy.durable})
 
 
 def is_async(callback: Callable[..., Any]) -> bool:

@@ -97,6 +97,9 @@ class Sequencer:
             subscription.offered = max(tail - position, 0) + self._build_history(subscription, position)
             subscription.cursor.goal = head
             self._hungry[subscription] = None
+        if subscription.leftover:
+            subscription.urgent = True
+            self._hungry[subscription] = None
         subscription.cursor.start(position, oldest)  # last: a stream may be read by another thread at once
 
     def _position_at(self, when: datetime) -> int:

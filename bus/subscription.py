@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
 from ..schemas.event import wire_name
 from .entry import Entry, kind
-from .log import Cursor, Gap, Log
+from .journal.durable import Durable
+from .log import NOWHERE, Cursor, Gap, Log
 from .policy import Overflow, Policy
 from .source import Source
 
@@ -131,6 +132,10 @@ class Subscription:
         self.waiters: list[tuple[int, Future[None]]] = []
         """Who waits until `handled` reaches a position. Shared with the sequencer, under the lock."""
         self.admits = _admission(self)
+        self.durable: Durable | None = None
+        """With ``durable=``: where its position is kept, and what an earlier bus has left for it."""
+        self.leftover = False
+        """Whether that is being read."""
         self._lock = threading.Lock()
         self._source = source
         self._forget = forget
@@ -182,6 +187,23 @@ class Subscription:
         if self._reader is not None:
             self._reader.wake()
 
+    def keep(self, durable: Durable) -> bool:
+        """Keep the position in `durable`; return whether there is something left of an earlier bus."""
+        self.durable = durable
+        durable.reader = self
+        self.leftover = durable.adopt(self.types)
+        return self.leftover
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has got its position."""
+        return self.cursor.position != NOWHERE
+
+    @property
+    def behind(self) -> bool:
+        """Whether something it has not dealt with lies ahead."""
+        return self.open and self.handled < self.cursor.goal
+
     @property
     def forked(self) -> bool:
         """Whether its bus was inherited by a forked child."""
@@ -205,16 +227,19 @@ class Subscription:
     def when_handled(self, position: int) -> Future[None] | None:
         """Return a future that is done once everything up to `position` was dealt with; None if it was."""
         target = min(position, self.cursor.goal)
-        if self.handled >= target or not self.open:
+        if self._has_handled(target) or not self.open:
             return None
         waiter: tuple[int, Future[None]] = (target, Future())
         with self._lock:
             self.waiters[:] = [other for other in self.waiters if not other[1].cancelled()]
             self.waiters.append(waiter)  # before the look at the position: see `settle`
-            if self.handled >= target or not self.open:
+            if self._has_handled(target) or not self.open:
                 self.waiters.remove(waiter)
                 return None
         return waiter[1]
+
+    def _has_handled(self, position: int) -> bool:
+        return self.handled >= position and not self.leftover
 
     def end(self) -> None:
         """Nothing will follow: the bus closes, or it has had the one event that it asked for."""
@@ -224,6 +249,12 @@ class Subscription:
 
     def take(self) -> list[Any]:
         """Return the next events of its types; none means there are none now. Announces a gap before them."""
+        if self.leftover and self.durable is not None:
+            left = self.durable.take(BATCH) if self.open else []
+            self.leftover = bool(left)
+            if left:
+                return left
+            self._release_waiters()
         events = self._take(lambda: [event for _, event in self._newest()], self.cursor.take, BATCH)
         if not events:
             self.rest()
@@ -280,11 +311,14 @@ class Subscription:
                         self.delivered += 1
                     if self.policy.once:
                         self.end()
-                if waiters and self._awaits(event.seq):
+                if waiters and not self.leftover and self._awaits(event.seq):
                     self.settle(event.seq)
         finally:
             self.seconds += time.perf_counter() - begin
-        self.settle(events[-1].seq)
+        if self.leftover and self.durable is not None:
+            self.durable.settle(events[-1].seq)
+        else:
+            self.settle(events[-1].seq)
 
     def _admits(self, event: Event) -> bool:
         try:
@@ -330,8 +364,8 @@ class Subscription:
 
     def _release_waiters(self) -> None:
         with self._lock:
-            done = [future for target, future in self.waiters if target <= self.handled]
-            self.waiters[:] = [waiter for waiter in self.waiters if waiter[0] > self.handled]
+            done = [future for target, future in self.waiters if self._has_handled(target)]
+            self.waiters[:] = [waiter for waiter in self.waiters if waiter[1] not in done]
         _release(done)
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
@@ -360,6 +394,8 @@ class Subscription:
                 failures=failures,
                 switched_off=off,
             )
+        if self.durable is not None:
+            self.durable.give_up(seq, event.__name__, str(error))
         if off:
             self._finish("switched off")
 

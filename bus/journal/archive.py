@@ -19,6 +19,7 @@ from ...schemas.event import wire_name
 from ..log import Archived, Backlog
 from .chunks import Record
 from .claim import Claim
+from .durable import Durable
 from .file import JournalFile, JournalWriter, Line
 
 logger = logging.getLogger("lineside.bus")
@@ -44,6 +45,8 @@ class Archive:
         self.error: str | None = None
         """What the disk said, while it refuses what is published."""
         self.closed = False
+        self.durables: list[Durable] = []
+        """Positions of subscriptions that are kept with it."""
         self._busy_since: float | None = None
         self._reader: JournalFile | None = writer if self.temporary else None
         self._lock = threading.Lock()

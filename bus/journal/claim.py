@@ -11,10 +11,22 @@ from pathlib import Path
 class Claim:
     """Held by the writer of a journal file, on a file beside it: SQLite's own locks do not bear another opening."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, wait: bool = True) -> None:
         self._path = _beside(path)
         self._file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o644)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(self._file)
+            raise
+
+    @classmethod
+    def attempt(cls, path: Path) -> Claim | None:
+        """Return the claim, or None where another has it."""
+        try:
+            return cls(path, wait=False)
+        except BlockingIOError:
+            return None
 
     def release(self) -> None:
         """Give it back. The second time does nothing."""

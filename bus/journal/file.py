@@ -12,19 +12,23 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .chunks import Chunk, Record, bit, pack, unpack
+from .chunks import HEAD, MANY, Chunk, Record, bit, pack, unpack
 from .errors import JournalUnreadable
 
 APPLICATION = 0x4C4E5344
 """Marks a SQLite file as one of ours (``LNSD``)."""
 VERSION = 1
+SUFFIX = ".sqlite"
 CAREFUL_STEPS = 20_000
 """Positions that are tried one by one behind a place that is damaged."""
+UNKNOWN = 1 << 40
+"""Stands for the last position of a file that is too damaged to tell: there are fewer events in any."""
 
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,6 +37,13 @@ CREATE TABLE origins (id INTEGER PRIMARY KEY, run TEXT NOT NULL, attempt INTEGER
 CREATE TABLE chunks (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time INTEGER NOT NULL, kinds INTEGER NOT NULL,
     origins INTEGER NOT NULL, checksum INTEGER NOT NULL, heads BLOB NOT NULL, bodies BLOB NOT NULL
+);
+CREATE TABLE bookmarks (
+    name TEXT NOT NULL, file TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (name, file)
+);
+CREATE TABLE set_aside (
+    name TEXT NOT NULL, file TEXT NOT NULL, position INTEGER NOT NULL, type TEXT NOT NULL, error TEXT NOT NULL,
+    PRIMARY KEY (name, file, position)
 );
 CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 """
@@ -176,6 +187,7 @@ class JournalFile:
         names: Collection[str] | None = None,
         runs: Collection[str] | None = None,
         chunks: int = 1,
+        careful: bool = False,
     ) -> tuple[list[Record], int]:
         """Return the records between positions `after` and `upto`, the last included, and the position reached.
 
@@ -185,59 +197,117 @@ class JournalFile:
         with self._lock:
             kinds = None if names is None else {number for number, name in self.kinds().items() if name in names}
             origins = None if runs is None else {number for number, one in self.origins().items() if one.run in runs}
-            found = list(self._chunks(after, upto, _mask(kinds), _mask(origins), chunks))
+            found, reached = self.chunks(after, upto, kinds=kinds, origins=origins, limit=chunks, careful=careful)
         records = [
             record
-            for chunk in found
+            for _, chunk in found
             for record in unpack(chunk)
             if after < record.seq <= upto
             and (kinds is None or record.kind in kinds)
             and (origins is None or record.origin in origins)
         ]
-        return records, min(found[-1].last, upto) if len(found) == chunks else max(upto, after)
+        return records, reached
 
     def records(
         self, after: int = 0, *, names: Collection[str] | None = None, runs: Collection[str] | None = None
     ) -> Iterator[Record]:
         """Yield all records after position `after` that were committed before the call and can still be read."""
-        upto = self._last_readable()
+        upto = self.last_readable()
         while after < upto:
-            try:
-                records, after = self.read(after, upto, names=names, runs=runs, chunks=8)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                records, after = self._next_readable(after, upto, names, runs)
+            records, after = self.read(after, upto, names=names, runs=runs, chunks=8, careful=True)
             yield from records
 
-    def _last_readable(self) -> int:
+    def last_readable(self) -> int:
+        """Return `last`; of a file that is damaged where it says so, `UNKNOWN`."""
         try:
             return self.last
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
-            return 1 << 40  # nobody knows
+            return UNKNOWN
 
-    def _next_readable(
-        self, after: int, upto: int, names: Collection[str] | None, runs: Collection[str] | None
-    ) -> tuple[list[Record], int]:
-        """Like `read`, from the first position where the file is whole again."""
+    def chunks(
+        self,
+        after: int,
+        upto: int,
+        *,
+        kinds: Collection[int] | None = None,
+        origins: Collection[int] | None = None,
+        limit: int = 1,
+        careful: bool = False,
+    ) -> tuple[list[tuple[int, Chunk]], int]:
+        """Return up to `limit` chunks between positions `after` and `upto`, and the position reached.
+
+        Each comes with its time (ms since 1970, UTC). `kinds` and `origins` leave out chunks that have none of them.
+        With `careful`, what is too damaged to be read is passed over.
+        """
+        masks = _mask(kinds), _mask(origins)
+        try:
+            return self._chunks(after, upto, *masks, limit)
+        except sqlite3.DatabaseError as error:
+            if not careful or not _is_damage(error):
+                raise
         step = 0
         while after < upto:
             with contextlib.suppress(sqlite3.DatabaseError):
-                return self.read(after, upto, names=names, runs=runs)
+                return self._chunks(after, upto, *masks, 1)
             step += 1
             after += 1 if step < CAREFUL_STEPS else step
         return [], upto
 
-    def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Iterator[Chunk]:
-        begin = self._one("SELECT max(first) FROM chunks WHERE first <= ?", after + 1) or 0
-        rows = self._db.execute(
+    def _chunks(
+        self, after: int, upto: int, kinds: int, origins: int, limit: int
+    ) -> tuple[list[tuple[int, Chunk]], int]:
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
+                "WHERE first BETWEEN ? AND ? AND last > ? AND kinds & ? AND origins & ? ORDER BY first LIMIT ?",
+                (self._begin(after), upto, after, kinds, origins, limit),
+            ).fetchall()
+        found = [(time, Chunk(*row)) for time, *row in rows]
+        return found, min(found[-1][1].last, upto) if len(found) == limit else max(upto, after)
+
+    def _begin(self, after: int) -> int:
+        """Return where the chunk begins that the first position behind `after` is in, if it is in one."""
+        return self._one("SELECT max(first) FROM chunks WHERE first <= ?", after + 1) or 0
+
+    def committed(self, after: int, upto: int) -> list[Span]:
+        """Return what the chunks between `after` and `upto` span, up to where the file is damaged."""
+        found: list[Span] = []
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
+            statement = "SELECT first, last FROM chunks WHERE first BETWEEN ? AND ? ORDER BY first"
+            for row in self._db.execute(statement, (self._begin(after), upto)):
+                found.append(Span(*row))  # noqa: PERF401  what was found before the damage is kept
+        return found
+
+    # -- what it is about, without reading it all --------------------------------------------------
+
+    def counts(self) -> Mapping[int, int]:
+        """Return how many events each origin has, by its number."""
+        counts: Counter[int] = Counter()
+        with self._lock:
+            rows = self._db.execute("SELECT origins, sum(length(heads)) FROM chunks GROUP BY origins").fetchall()
+            for origins, size in rows:
+                number = origins.bit_length() - 1
+                if origins == 1 << number and number < MANY:  # one alone: nothing has to be read
+                    counts[number] += size // HEAD.size
+                    continue
+                for (heads,) in self._db.execute("SELECT heads FROM chunks WHERE origins = ?", (origins,)):
+                    counts.update(origin for *_, origin in HEAD.iter_unpack(heads))
+        return counts
+
+    def newest(self, origin: int, kind: int | None = None) -> Record | None:
+        """Return the newest event of `origin`, or of `origin` and `kind`, both as numbers; None if there is none."""
+        statement = (
             "SELECT first, last, kinds, origins, checksum, heads, bodies FROM chunks "
-            "WHERE first BETWEEN ? AND ? AND last > ? AND kinds & ? AND origins & ? ORDER BY first LIMIT ?",
-            (begin, upto, after, kinds, origins, limit),
+            "WHERE kinds & ? AND origins & ? ORDER BY first DESC"
         )
-        return (Chunk(*row) for row in rows)
+        with self._lock, contextlib.closing(self._db.cursor()) as cursor:
+            for row in cursor.execute(statement, (-1 if kind is None else bit(kind), bit(origin))):
+                for record in reversed(list(unpack(Chunk(*row)))):
+                    if record.origin == origin and kind in (None, record.kind):
+                        return record
+        return None
 
     def check(self) -> Check:
         """Read everything, and say what is there and what is not.
@@ -252,7 +322,7 @@ class JournalFile:
                 seen.append(Span(record.seq, record.seq))
         gaps = self.gaps()
         return Check(
-            self.path, sum(span.last - span.first + 1 for span in seen), gaps, _between([*seen, *gaps], self.last)
+            self.path, sum(span.last - span.first + 1 for span in seen), gaps, between([*seen, *gaps], self.last)
         )
 
     def position_at(self, time: int) -> int:
@@ -264,6 +334,16 @@ class JournalFile:
         with self._lock:
             return [Span(*row) for row in self._db.execute("SELECT first, last FROM gaps ORDER BY first")]
 
+    def bookmarks(self, name: str) -> list[tuple[str, int]]:
+        """Return how far the durable subscription `name` was in which file, as far as this file knows."""
+        with self._lock:
+            return self._db.execute("SELECT file, position FROM bookmarks WHERE name = ?", (name,)).fetchall()
+
+    def set_aside(self) -> list[tuple[str, str, int, str, str]]:
+        """Return what durable subscriptions gave up: name, file, position, type, error."""
+        with self._lock:
+            return self._db.execute("SELECT * FROM set_aside ORDER BY name, file, position").fetchall()
+
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
@@ -274,7 +354,7 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def _between(spans: Sequence[Span], last: int) -> list[Span]:
+def between(spans: Sequence[Span], last: int) -> list[Span]:
     """Return the positions up to `last` that lie in none of `spans`."""
     holes: list[Span] = []
     position = 0
@@ -358,10 +438,20 @@ class JournalWriter(JournalFile):
         with self._transaction():
             if lines[-1].seq - self.position > len(lines):
                 written = (Span(line.seq, line.seq) for line in lines)
-                gaps = _between([Span(1, self.position), *written], lines[-1].seq)
+                gaps = between([Span(1, self.position), *written], lines[-1].seq)
                 self._db.executemany("INSERT INTO gaps VALUES (?, ?)", gaps)
             self._write(lines, time)
         self.position = lines[-1].seq
+
+    def save(self, marks: Sequence[tuple[str, str, int]], given_up: Sequence[tuple[str, str, int, str, str]]) -> None:
+        """Write how far durable subscriptions are, and what they gave up: see `bookmarks` and `set_aside`.
+
+        Raises:
+            sqlite3.Error: it could not be written.
+        """
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO bookmarks VALUES (?, ?, ?)", marks)
+            self._db.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", given_up)
 
     def _write(self, lines: Sequence[Line], time: int) -> None:
         kinds = {name: number for number, name in self.kinds().items()}

@@ -9,7 +9,7 @@ import secrets
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -18,6 +18,7 @@ from ...schemas import Event, UndecodableEvent, UnknownEvent, decode, find_event
 from ...schemas.event import find_wire_type
 from .archive import Archive
 from .claim import Claim
+from .durable import SetAside
 from .errors import JournalRefused, JournalUnreadable
 from .file import Durability, JournalFile, JournalWriter
 from .filesystem import network_filesystem
@@ -74,6 +75,14 @@ class Journal:
             "time": datetime.now(UTC).isoformat(),
             "durability": self.durability.value,
         }
+
+    def set_aside(self) -> list[SetAside]:
+        """Return the events that durable subscriptions failed on until they were given up."""
+        found: list[SetAside] = []
+        for path in self._existing():
+            with suppress(JournalUnreadable), closing(JournalFile.open(path)) as file:
+                found += [SetAside(*row) for row in file.set_aside()]
+        return found
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -17,6 +17,10 @@ logger = logging.getLogger("lineside.bus")
 
 COMMIT_SECONDS = 0.02
 """Longest time that events wait for one another before they are committed, if there are not enough of them."""
+UNENCODABLE = b"null"
+"""Stands for an event that JSON cannot hold, so that who reads it back learns that there was one."""
+BOOKMARK_SECONDS = 0.1
+"""Longest time that a durable subscription is further than its position says."""
 RETRY_SECONDS = 0.5
 """Pause before the next try after a disk has refused."""
 
@@ -36,7 +40,9 @@ class Recorder:
     @property
     def patience(self) -> float | None:
         """See `Worker.patience`."""
-        return RETRY_SECONDS if self._lines else None
+        if self._lines:
+            return RETRY_SECONDS
+        return BOOKMARK_SECONDS if any(durable.unsaved for durable in self._archive.durables) else None
 
     def serve(self) -> bool:
         """Commit the next batch; return whether there was any and it went well."""
@@ -50,8 +56,9 @@ class Recorder:
         if not self._lines:
             items = self._subscription.take_items()
             self._upto = self._subscription.cursor.position
-            self._lines = [line for seq, event in items if (line := self._line(seq, event)) is not None]
+            self._lines = [self._line(seq, event) for seq, event in items]
             self._time = _milliseconds(items[0][1]) if items else 0
+        self._save_bookmarks()  # first: an event that is on disk has to be found again by who did not get it
         if self._lines and not self._commit():
             return False
         worked = bool(self._lines)
@@ -60,13 +67,24 @@ class Recorder:
         self._settle()
         return worked
 
-    def _line(self, seq: int, event: Event | Entry) -> Line | None:
+    def _save_bookmarks(self) -> None:
+        for durable in tuple(self._archive.durables):
+            marks, given_up = durable.news()
+            if marks or given_up:
+                try:
+                    self._archive.writer.save(marks, given_up)
+                except sqlite3.Error as error:
+                    logger.warning("the position of %s could not be saved, and is tried again: %s", durable.name, error)
+                    return
+                durable.saved(marks, given_up)
+
+    def _line(self, seq: int, event: Event | Entry) -> Line:
         assert isinstance(event, Event)  # the sequencer builds what a reader in this process wants
         try:
             return Line(seq, event.type, Origin(event.run, event.attempt, event.rank), encode(event))
         except UnencodableEvent as error:
             self._subscription.fail(event.__class__, seq, error)
-            return None
+            return Line(seq, event.type, Origin(event.run, event.attempt, event.rank), UNENCODABLE)
 
     def _commit(self) -> bool:
         try:
@@ -92,6 +110,7 @@ class Recorder:
 
     def close(self) -> None:
         """Close the file."""
+        self._save_bookmarks()
         self._archive.close()
 
     def abandon(self) -> None:
