@@ -7,7 +7,6 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -20,7 +19,7 @@ from ..log import Archived, Backlog
 from .chunks import Record
 from .claim import Claim
 from .durable import Durable
-from .file import JournalFile, JournalWriter, Line
+from .file import JournalFile, JournalWriter, Lines
 
 logger = logging.getLogger("lineside.bus")
 
@@ -91,7 +90,7 @@ class Archive:
                 self._reader = JournalFile.open(self.writer.path)
             return self._reader
 
-    def commit(self, lines: Sequence[Line], time_: int) -> None:
+    def commit(self, lines: Lines, time_: int) -> None:
         """See `JournalWriter.commit`."""
         self._busy_since = time.monotonic()
         try:

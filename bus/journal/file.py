@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .chunks import HEAD, MANY, Chunk, Record, bit, pack, unpack
+from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Record, bit, bits, heads, pack, unpack
 from .errors import JournalUnreadable
 
 APPLICATION = 0x4C4E5344
@@ -66,15 +66,15 @@ class Origin(NamedTuple):
     rank: int
 
 
-class Line(NamedTuple):
-    """An event on its way to a file."""
+class Lines(NamedTuple):
+    """Events on their way to a file, in columns."""
 
-    seq: int
-    name: str
-    """Name of its type."""
-    origin: Origin
-    body: bytes
-    """Its JSON."""
+    seqs: list[int]
+    names: list[str]
+    """Of their types."""
+    origins: list[Origin]
+    bodies: list[bytes]
+    """Their JSON."""
 
 
 class Span(NamedTuple):
@@ -117,11 +117,14 @@ class JournalFile:
             JournalUnreadable: it is no journal file, or one of a later version.
         """
         path = Path(path)
+        file = None
         try:
             file = cls(_connect(f"{path.absolute().as_uri()}?mode=ro"), path)
             file._check()
-        except sqlite3.Error as error:
-            raise JournalUnreadable(path, str(error)) from None
+        except (sqlite3.Error, JournalUnreadable) as error:
+            if file is not None:
+                file.close()
+            raise error if isinstance(error, JournalUnreadable) else JournalUnreadable(path, str(error)) from None
         return file
 
     def _check(self) -> None:
@@ -290,10 +293,10 @@ class JournalFile:
             for origins, size in rows:
                 number = origins.bit_length() - 1
                 if origins == 1 << number and number < MANY:  # one alone: nothing has to be read
-                    counts[number] += size // HEAD.size
+                    counts[number] += size // HEAD_BYTES
                     continue
-                for (heads,) in self._db.execute("SELECT heads FROM chunks WHERE origins = ?", (origins,)):
-                    counts.update(origin for *_, origin in HEAD.iter_unpack(heads))
+                for (head,) in self._db.execute("SELECT heads FROM chunks WHERE origins = ?", (origins,)):
+                    counts.update(heads(head)[3])
         return counts
 
     def newest(self, origin: int, kind: int | None = None) -> Record | None:
@@ -367,12 +370,7 @@ def between(spans: Sequence[Span], last: int) -> list[Span]:
 
 def _mask(numbers: Collection[int] | None) -> int:
     """Return the bit set of `numbers`; of None, all bits."""
-    if numbers is None:
-        return -1
-    mask = 0
-    for number in numbers:
-        mask |= bit(number)
-    return mask
+    return -1 if numbers is None else bits(numbers)
 
 
 class JournalWriter(JournalFile):
@@ -427,7 +425,7 @@ class JournalWriter(JournalFile):
                     self._db.execute("ROLLBACK")
                 raise
 
-    def commit(self, lines: Sequence[Line], time: int) -> None:
+    def commit(self, lines: Lines, time: int) -> None:
         """Write `lines` as one chunk, all of it or nothing; `time` (ms since 1970, UTC) is that of the first.
 
         Positions without a line, from the last commit on, are noted as gaps: nothing will ever be there.
@@ -435,13 +433,14 @@ class JournalWriter(JournalFile):
         Raises:
             sqlite3.Error: it could not be written.
         """
+        last = lines.seqs[-1]
         with self._transaction():
-            if lines[-1].seq - self.position > len(lines):
-                written = (Span(line.seq, line.seq) for line in lines)
-                gaps = between([Span(1, self.position), *written], lines[-1].seq)
+            if last - self.position > len(lines.seqs):
+                written = (Span(seq, seq) for seq in lines.seqs)
+                gaps = between([Span(1, self.position), *written], last)
                 self._db.executemany("INSERT INTO gaps VALUES (?, ?)", gaps)
             self._write(lines, time)
-        self.position = lines[-1].seq
+        self.position = last
 
     def save(self, marks: Sequence[tuple[str, str, int]], given_up: Sequence[tuple[str, str, int, str, str]]) -> None:
         """Write how far durable subscriptions are, and what they gave up: see `bookmarks` and `set_aside`.
@@ -453,31 +452,23 @@ class JournalWriter(JournalFile):
             self._db.executemany("INSERT OR REPLACE INTO bookmarks VALUES (?, ?, ?)", marks)
             self._db.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", given_up)
 
-    def _write(self, lines: Sequence[Line], time: int) -> None:
+    def _write(self, lines: Lines, time: int) -> None:
         kinds = {name: number for number, name in self.kinds().items()}
         origins = {origin: number for number, origin in self.origins().items()}
-        records = [
-            Record(
-                line.seq,
-                self._number("kinds", kinds, line.name, line.name),
-                self._number("origins", origins, line.origin, *line.origin),
-                line.body,
-            )
-            for line in lines
-        ]
-        chunk = pack(records)
+        for name in dict.fromkeys(lines.names):
+            if name not in kinds:
+                kinds[name] = len(kinds)
+                self._db.execute("INSERT INTO kinds VALUES (?, ?)", (kinds[name], name))
+        for origin in dict.fromkeys(lines.origins):
+            if origin not in origins:
+                origins[origin] = len(origins)
+                self._db.execute("INSERT INTO origins VALUES (?, ?, ?, ?)", (origins[origin], *origin))
+        numbers = [kinds[name] for name in lines.names], [origins[origin] for origin in lines.origins]
+        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies))
         self._db.execute(
             "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (chunk.first, chunk.last, time, *chunk[2:]),
         )
-
-    def _number(self, table: str, known: dict[Any, int], key: object, *values: object) -> int:
-        number = known.get(key)
-        if number is None:
-            number = known[key] = len(known)
-            marks = ", ".join("?" * (len(values) + 1))
-            self._db.execute(f"INSERT INTO {table} VALUES ({marks})", (number, *values))
-        return number
 
     def close(self) -> None:
         """Close the file, as one that can be copied and read from anywhere if nobody reads it just now."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from typing import cast
 
 from ...schemas import Event, JournalDegraded, JournalRecovered, UnencodableEvent, encode
 from ..entry import Entry
 from ..log import NOWHERE
 from ..subscription import Subscription
 from .archive import Archive
-from .file import Line, Origin
+from .file import Lines, Origin
 
 logger = logging.getLogger("lineside.bus")
 
@@ -31,16 +32,17 @@ class Recorder:
     def __init__(self, subscription: Subscription, archive: Archive) -> None:
         self._subscription = subscription
         self._archive = archive
-        self._lines: list[Line] = []
+        self._lines: Lines | None = None
         self._time = 0
         self._upto = NOWHERE
+        self._last_origin = Origin("", 1, 0)
         self._degraded_since: float | None = None
         self._missed = 0
 
     @property
     def patience(self) -> float | None:
         """See `Worker.patience`."""
-        if self._lines:
+        if self._lines is not None:
             return RETRY_SECONDS
         return BOOKMARK_SECONDS if any(durable.unsaved for durable in self._archive.durables) else None
 
@@ -53,19 +55,42 @@ class Recorder:
             self._subscription.seconds += time.perf_counter() - begin
 
     def _serve(self) -> bool:
-        if not self._lines:
+        if self._lines is None:
             items = self._subscription.take_items()
             self._upto = self._subscription.cursor.position
-            self._lines = [self._line(seq, event) for seq, event in items]
-            self._time = _milliseconds(items[0][1]) if items else 0
+            self._lines = self._encode(items) if items else None
         self._save_bookmarks()  # first: an event that is on disk has to be found again by who did not get it
-        if self._lines and not self._commit():
-            return False
-        worked = bool(self._lines)
-        self._subscription.delivered += len(self._lines)
-        self._lines = []
+        lines = self._lines
+        if lines is not None:
+            if not self._commit(lines):
+                return False
+            self._subscription.delivered += len(lines.seqs)
+            self._lines = None
         self._settle()
-        return worked
+        return lines is not None
+
+    def _encode(self, items: list[tuple[int, Event | Entry]]) -> Lines:
+        # The sequencer builds what a reader in this process wants.
+        events = cast("list[Event]", [event for _, event in items])
+        self._time = int(events[0].time.timestamp() * 1000)
+        return Lines(
+            [seq for seq, _ in items],
+            [event.type for event in events],
+            [self._origin(event.run, event.attempt, event.rank) for event in events],
+            [self._body(event) for event in events],
+        )
+
+    def _body(self, event: Event) -> bytes:
+        try:
+            return encode(event)
+        except UnencodableEvent as error:
+            self._subscription.fail(event.__class__, event.seq, error)
+            return UNENCODABLE
+
+    def _origin(self, run: str, attempt: int, rank: int) -> Origin:
+        if (run, attempt, rank) != self._last_origin:
+            self._last_origin = Origin(run, attempt, rank)
+        return self._last_origin
 
     def _save_bookmarks(self) -> None:
         for durable in tuple(self._archive.durables):
@@ -78,17 +103,9 @@ class Recorder:
                     return
                 durable.saved(marks, given_up)
 
-    def _line(self, seq: int, event: Event | Entry) -> Line:
-        assert isinstance(event, Event)  # the sequencer builds what a reader in this process wants
+    def _commit(self, lines: Lines) -> bool:
         try:
-            return Line(seq, event.type, Origin(event.run, event.attempt, event.rank), encode(event))
-        except UnencodableEvent as error:
-            self._subscription.fail(event.__class__, seq, error)
-            return Line(seq, event.type, Origin(event.run, event.attempt, event.rank), UNENCODABLE)
-
-    def _commit(self) -> bool:
-        try:
-            self._archive.commit(self._lines, self._time)
+            self._archive.commit(lines, self._time)
         except sqlite3.Error as error:
             if self._degraded_since is None:
                 self._degraded_since, self._missed = time.monotonic(), self._subscription.missed
@@ -115,8 +132,3 @@ class Recorder:
 
     def abandon(self) -> None:
         """Nothing to do: the thread is a daemon, and what it commits is complete."""
-
-
-def _milliseconds(event: Event | Entry) -> int:
-    assert isinstance(event, Event)
-    return int(event.time.timestamp() * 1000)

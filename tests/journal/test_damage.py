@@ -106,7 +106,7 @@ def test_a_torn_or_flipped_tail_leaves_a_prefix_of_commits(tmp_path: Path) -> No
         assert found == list(range(1, len(found) + 1))
         assert not check.holes
         lengths.add(len(found))
-    assert len(lengths) > 3  # it was torn at many places
+    assert len(lengths) > 10  # it was torn at many places
 
 
 def test_a_flipped_bit_in_an_event_costs_that_event_and_is_named(tmp_path: Path) -> None:
