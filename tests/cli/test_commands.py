@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from lineside.bus.journal import Journal
 from lineside.schemas import RunEnd, RunStart, decode
 
 Lineside = Callable[..., Any]
@@ -60,6 +61,22 @@ def test_train_val_predict_and_export_work_on_one_recipe(lineside: Lineside, rec
     assert "tiny.pt2" in exported.out
     value = torch.export.load("tiny.pt2").module()(torch.ones(1, 3))
     assert round(float(value.detach()), 3) == float(lines[0].split("\t")[1])
+
+    starts = list(Journal("runs").events(RunStart))
+    assert [start.kind for start in starts] == ["train", "val", "predict", "export"]  # all of them left their events
+    assert len(list(Journal("runs").events(RunEnd))) == 4
+
+
+def test_a_command_keeps_its_events_where_it_is_told_or_not_at_all(lineside: Lineside, recipe: Path) -> None:
+    assert lineside("val", recipe, "--no-journal").code == 0
+    assert not Path("runs").exists()
+    assert lineside("val", recipe, "--journal", "kept").code == 0
+    assert len(list(Journal("kept").events(RunEnd))) == 1
+    Path("file").write_text("")
+    refused = lineside("val", recipe, "--journal", "file")
+    assert refused.code == 2
+    assert "cannot keep a journal in 'file'" in " ".join(refused.err.split())
+    assert "--no-journal" in refused.err
 
 
 def test_a_setting_that_does_not_exist_ends_with_one_message(lineside: Lineside, recipe: Path) -> None:

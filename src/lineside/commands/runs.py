@@ -28,18 +28,33 @@ Weights = Annotated[
     typer.Option("--weights", metavar="PATH", help="Checkpoint of a trainer, or its folder. Default: fresh weights."),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Write plain lines, as where there is no terminal.")]
+JournalFolder = Annotated[
+    Path,
+    typer.Option(
+        "--journal", metavar="FOLDER", help="Keep every event in this folder, to be read later or by `lineside serve`."
+    ),
+]
+NoJournal = Annotated[bool, typer.Option("--no-journal", help="Keep no event.")]
+RUNS = Path("runs")
 LogFile = Annotated[
     Path | None, typer.Option("--log", metavar="FILE", help="Add every event to this file, as a line of JSON.")
 ]
 
 
-def train(recipe: RecipeFile, settings: Settings = None, plain: Plain = False, log: LogFile = None) -> None:
+def train(
+    recipe: RecipeFile,
+    settings: Settings = None,
+    plain: Plain = False,
+    log: LogFile = None,
+    journal: JournalFolder = RUNS,
+    no_journal: NoJournal = False,
+) -> None:
     """Train the recipe's model."""
     from lineside.commands.recipes import load_recipe
 
     made = load_recipe(recipe)
     config = override(made.train, settings or ())
-    with displayed(plain, log) as bus:
+    with displayed(plain, log, None if no_journal else journal) as bus:
         result = made.trainer(bus=bus, config=config).run()
     leave(result)
 
@@ -50,13 +65,15 @@ def val(
     weights: Weights = None,
     plain: Plain = False,
     log: LogFile = None,
+    journal: JournalFolder = RUNS,
+    no_journal: NoJournal = False,
 ) -> None:
     """Validate the recipe's model."""
     from lineside.commands.recipes import load_recipe
 
     made = load_recipe(recipe)
     config = override(made.val, settings or ())
-    with displayed(plain, log) as bus:
+    with displayed(plain, log, None if no_journal else journal) as bus:
         result = made.validator(weights, bus=bus, config=config).run()
     leave(result)
 
@@ -67,6 +84,8 @@ def predict(
     weights: Weights = None,
     plain: Plain = False,
     log: LogFile = None,
+    journal: JournalFolder = RUNS,
+    no_journal: NoJournal = False,
 ) -> None:
     """Predict the recipe's data and show each result."""
     from lineside.commands.recipes import load_recipe
@@ -74,7 +93,7 @@ def predict(
     made = load_recipe(recipe)
     config = override(made.predict, settings or ())
     # Here the results are what is wanted, so none is dropped: the predictor waits for who shows them.
-    with displayed(plain, log, wait=True) as bus:
+    with displayed(plain, log, None if no_journal else journal, wait=True) as bus:
         predictor = made.predictor(weights, bus=bus, config=config)
         result = predictor.run(made.source(), collect=False)
     leave(result)
@@ -90,6 +109,8 @@ def export(
     weights: Weights = None,
     plain: Plain = False,
     log: LogFile = None,
+    journal: JournalFolder = RUNS,
+    no_journal: NoJournal = False,
 ) -> None:
     """Export the recipe's model and verify the files."""
     from lineside.commands.recipes import load_recipe
@@ -97,25 +118,30 @@ def export(
     made = load_recipe(recipe)
     targets: list[Path | None] = [*paths] if paths else [None]
     configs = [override(made.export_to(target), settings or ()) for target in targets]
-    with displayed(plain, log) as bus:
+    with displayed(plain, log, None if no_journal else journal) as bus:
         for config in configs:
             leave(made.exporter(weights, bus=bus, config=config).run())
 
 
 @contextmanager
-def displayed(plain: bool, log: Path | None, *, wait: bool = False) -> Generator[Bus]:
-    """Give a bus whose events are shown, and written to `log`, both in processes of their own.
+def displayed(plain: bool, log: Path | None, journal: Path | None, *, wait: bool = False) -> Generator[Bus]:
+    """Give a bus whose events are shown, written to `log` and kept in `journal`, by others than the runner's thread.
 
-    Where they fall far behind, events are missed, or with `wait` the runner waits.
+    Where the display falls far behind it leaves events out, or with `wait` the runner waits.
     """
     from lineside.bus import Bus, Overflow
+    from lineside.bus.journal import JournalRefused
     from lineside.bus.subscribers import JsonLines, Progress
 
     overflow = Overflow.WAIT if wait else Overflow.DROP
-    with Bus() as bus:
+    try:
+        bus = Bus(journal)
+    except JournalRefused as error:
+        raise typer.BadParameter(f"{error}; --journal names another folder, --no-journal keeps none") from None
+    with bus:
         bus.subscribe(Progress(plain=plain), lane="process", name="progress", overflow=overflow)
         if log is not None:
-            bus.subscribe(JsonLines(log), lane="process", name="log", overflow=overflow)
+            bus.subscribe(JsonLines(log), lane="process", name="log")
         yield bus
 
 
