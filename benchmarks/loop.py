@@ -139,9 +139,12 @@ class Lineside:
 def lineside(latency: float | None = None) -> Iterator[Lineside]:
     """Our bus, each of the ten in its lane."""
     ten = Ten()
-    with Bus() if latency is None else Bus(latency=latency) as bus:
+    journal = ten.folder / "runs"
+    with Bus(journal) if latency is None else Bus(journal, latency=latency) as bus:
         asyncio.run_coroutine_threadsafe(ten.open(), bus.loop).result()
         for member in ten.members:
+            if member.lane == "journal":
+                continue  # the bus is it
             if member.lane == "stream":
                 asyncio.run_coroutine_threadsafe(_begin(_read(bus, member)), bus.loop).result()
             else:

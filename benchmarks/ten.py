@@ -5,7 +5,7 @@
 | file log   | TrainBatchEnd               | async: anyio writes lines of text, 50 a time  | loop    |
 | webhook    | TrainBatchEnd               | async: JSON to a socket another process reads | loop    |
 | heavy      | TrainBatchEnd               | burns 1 ms of CPU                             | process |
-| JSON lines | all five                    | the shipped `JsonLines`, until the journal is | process |
+| journal    | all five                    | keeps them: our journal, else lines of JSON   | journal |
 | progress   | TrainBatchStart and -End    | the shipped `Progress`, plain, to nowhere     | process |
 | chart      | TrainBatchEnd               | a stream: keeps the last 1,000 losses         | stream  |
 | steps      | OptimizerStep, ParamsUpdate | a stream: counts                              | stream  |
@@ -202,7 +202,7 @@ class Ten:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
+        self.folder = folder = Path(self._folder.name)
         self._file_log = FileLog(folder / "log.txt")
         self._webhook = Webhook()
         self._lines = JsonLines(folder / "events.jsonl")
@@ -217,7 +217,7 @@ class Ten:
             Member("file log", end, file_log.receive, file_log.handle, "loop"),
             Member("webhook", end, webhook.receive, webhook.handle, "loop"),
             Member("heavy", end, burn, burn, "process"),
-            Member("JSON lines", STEP_EVENTS, self._lines, self._lines, "process"),
+            Member("journal", STEP_EVENTS, self._lines, self._lines, "journal"),
             Member("progress", (TrainBatchStart, TrainBatchEnd), self._progress, self._progress, "process"),
             Member("chart", end, chart.handle, chart.handle, "stream"),
             Member("steps", (OptimizerStep, ParamsUpdate), steps.handle, steps.handle, "stream"),
