@@ -16,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 import anyio
@@ -24,6 +23,7 @@ from typing_extensions import Unpack
 
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
+from .closing import Closing
 from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
 from .importable import import_callback, pickle_callback
 from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
@@ -41,6 +41,7 @@ from .process import Feeder
 from .sequencer import Sequencer
 from .serving import serving
 from .source import Source
+from .steering import Steering
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
 from .waiting import Waits, adrive, drive
@@ -104,7 +105,7 @@ class CloseReport:
         return not self.left and not self.hung and not self.waiting
 
 
-class Bus:
+class Bus(Closing):
     """Carries events from publishers to subscriptions.
 
     Publishing appends to a log and returns; each subscription reads the log at its own pace, in
@@ -149,6 +150,8 @@ class Bus:
         self._being_closed: Future[None] | None = None
         self._guard = threading.Lock()
         self._pid = os.getpid()
+        self.steering = Steering()
+        """The runs that go on here."""
         if journal is not None:
             journal = journal if isinstance(journal, Journal) else Journal(journal)
             self._sequencer.record(*self._recorded(0, journal.begin()))
@@ -588,22 +591,9 @@ class Bus:
             subscriptions=tuple(subscription.stats for subscription in self._sequencer.subscriptions),
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     async def __aenter__(self) -> Self:
         self._portals.enter(asyncio.get_running_loop())
         return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __del__(self) -> None:
         if getattr(self, "_closed", True) is None and self._pid == os.getpid() and self._thread.is_alive():

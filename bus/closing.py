@@ -11,12 +11,12 @@ class Closing(ABC):
     """A context manager of both kinds, whose block ends with `close` or `aclose`."""
 
     @abstractmethod
-    def close(self) -> None:
+    def close(self) -> object:
         """Let go of everything. Closing twice is fine."""
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> object:
         """Like `close`, without holding up the loop."""
-        self.close()
+        return self.close()
 
     def __enter__(self) -> Self:
         return self
