@@ -44,13 +44,13 @@ pytest: $(VENV)/.dev
 	+$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.dev ## Ten times as many random schedules as in the tests
-	LINESIDE_SCHEDULES=100000 LINESIDE_EXAMPLES=2000 $(BIN)/pytest --timeout 1800 \
-		tests/bus/test_schedules.py tests/bus/test_machine.py $(ARGS)
+soak: $(VENV)/.dev ## Ten times as many random schedules and kills as in the tests
+	LINESIDE_SCHEDULES=100000 LINESIDE_EXAMPLES=2000 LINESIDE_KILLS=200 LINESIDE_TAILS=800 $(BIN)/pytest \
+		--timeout 1800 tests/bus/test_schedules.py tests/bus/test_machine.py tests/journal $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.dev ## The benchmarks that need no GPU, each with its baseline in the same run
-	@for script in publish throughput latency loop order flood exit imports; do \
+	@for script in publish throughput latency loop order flood journal exit imports; do \
 		echo; echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py; done
 
 .PHONY: docs
