@@ -18,6 +18,17 @@ _monotonic = time.monotonic_ns
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+def check_run_id(run: str) -> str:
+    """Return `run`.
+
+    Raises:
+        RunIdRefused: it could not be part of a path or an address.
+    """
+    if not _RUN_ID.fullmatch(run):
+        raise RunIdRefused(run)
+    return run
+
+
 class Source:
     """Publishes the events of one run (or of none), from any thread.
 
@@ -28,8 +39,8 @@ class Source:
     __slots__ = ("_inbox", "attempt", "rank", "run", "started")
 
     def __init__(self, inbox: Inbox, run: str = "", attempt: int = 1, rank: int = 0) -> None:
-        if run and not _RUN_ID.fullmatch(run):
-            raise RunIdRefused(run)
+        if run:
+            check_run_id(run)
         self._inbox = inbox
         self.run = run
         self.attempt = attempt

@@ -239,7 +239,7 @@ class Runner(ABC, Generic[C, R]):
         self._loop = loop
 
     def _execute(self) -> R:
-        with self._awaited.caller():
+        with self._awaited.caller(), self.bus.steering.within(self.run_id, self._control):
             errors = _Errors()
             result: R | None = None
             with errors:

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,18 +18,18 @@ from typing import Any, TypeVar, overload
 from ...schemas import Event, UndecodableEvent, UnknownEvent, decode, find_events
 from ...schemas.event import find_wire_type
 from .archive import Archive
-from .claim import Claim
+from .claim import Claim, is_claimed
 from .durable import SetAside
-from .errors import JournalRefused, JournalUnreadable
-from .file import Durability, JournalFile, JournalWriter
+from .errors import JournalError, JournalRefused, JournalUnreadable, UnknownRun
+from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter
 from .filesystem import network_filesystem
+from .pruning import Retention, choose, remove
+from .runs import RunSummary, Trace, summarize, traces
 
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
 
 logger = logging.getLogger("lineside.bus")
-
-SUFFIX = ".sqlite"
 
 
 class Journal:
@@ -37,11 +38,27 @@ class Journal:
     Args:
         path: The folder; made if it is not there.
         durability: What a commit survives: ``"process"``, the death of the process, or ``"power"``, a power failure.
+        max_age: Each time a bus begins, remove what is older; None: however old.
+        max_bytes: Remove the oldest where the files have more bytes; None: however many.
+        max_runs: Remove the oldest where there are more runs; None: however many.
+
+    Raises:
+        InvalidRetention: a limit is below 0.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, durability: Durability | str = Durability.PROCESS) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability | str = Durability.PROCESS,
+        max_age: timedelta | None = None,
+        max_bytes: int | None = None,
+        max_runs: int | None = None,
+    ) -> None:
         self.path = Path(path)
         self.durability = Durability(durability)
+        self._retention = Retention.of(max_age, max_bytes, max_runs)
+        self._known: dict[Path, list[Trace] | None] = {}
 
     def begin(self) -> Archive:
         """Make a new file for a bus to write to.
@@ -59,11 +76,14 @@ class Journal:
                 )
             path = self.path / self._name()
             claim = Claim(path)  # before the file: whoever finds one without thinks that its writer is dead
-            return Archive(JournalWriter.create(path, self.durability, self._about()), claim=claim)
+            archive = Archive(JournalWriter.create(path, self.durability, self._about()), claim=claim)
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, JournalRefused):
                 raise
             raise JournalRefused(self.path, str(error)) from None
+        if self._retention.limited:
+            threading.Thread(target=self._prune_quietly, name="lineside-prune", daemon=True).start()
+        return archive
 
     def _name(self) -> str:
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
@@ -136,6 +156,108 @@ class Journal:
                     continue
                 if begin is None or event.time >= begin:
                     yield event
+
+    # -- runs ----------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunSummary]:
+        """Return what the journal tells of each run, the newest first. Quick: events of batches are not read.
+
+        Raises:
+            JournalRefused: there is no such folder.
+        """
+        by_run: dict[str, list[Trace]] = {}
+        for found in self._traces().values():
+            for trace in found:
+                by_run.setdefault(trace.origin.run, []).append(trace)
+        summaries = [summarize(found) for found in by_run.values()]
+        return sorted(summaries, key=lambda summary: summary.started or summary.updated, reverse=True)
+
+    def run(self, run: str) -> RunSummary:
+        """Return what the journal tells of one run.
+
+        Raises:
+            UnknownRun: there is none of that id; the message says which there are.
+            JournalRefused: there is no such folder.
+        """
+        found = [trace for told in self._traces().values() for trace in told if trace.origin.run == run]
+        if not found:
+            raise UnknownRun(run, self.path, [summary.run for summary in self.runs()])
+        return summarize(found)
+
+    def _traces(self) -> dict[Path, list[Trace]]:
+        """Return what each journal file tells; of one whose writer is gone, that is known for good."""
+        known = self._known
+        found: dict[Path, list[Trace] | None] = {}
+        self._known = {}
+        for path in self._existing():
+            if path in known:
+                found[path] = self._known[path] = known[path]
+                continue
+            alive = is_claimed(path)
+            try:
+                found[path] = traces(path)
+            except JournalUnreadable as error:  # being made just now, or none of ours
+                found[path] = None
+                if not alive and path.exists():
+                    logger.warning("%s; it is left out", error)
+            if not alive:
+                self._known[path] = found[path]
+        return {path: told for path, told in found.items() if told is not None}
+
+    # -- care ----------------------------------------------------------------------------------------
+
+    def check(self) -> list[Check]:
+        """Read everything, and say of each file what is there and what is not.
+
+        Raises:
+            JournalRefused: there is no such folder.
+            JournalUnreadable: a file cannot be opened.
+        """
+        checks: list[Check] = []
+        for path in self._existing():
+            with closing(JournalFile.open(path)) as file:
+                checks.append(file.check())
+        return checks
+
+    def prune(
+        self,
+        max_age: timedelta | None = None,
+        max_bytes: int | None = None,
+        max_runs: int | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> list[Path]:
+        """Remove the oldest files until the limits are met, and return them; with `dry_run` only say which.
+
+        A file goes as a whole, and with it the other files of its runs. Files whose writer is alive stay, with all of
+        their runs; so do files that are no journals.
+
+        Args:
+            max_age: Remove what ended longer ago.
+            max_bytes: Bytes that all files together may have.
+            max_runs: Runs that may be kept.
+            dry_run: Remove nothing.
+
+        Raises:
+            InvalidRetention: a limit is below 0.
+            JournalRefused: there is no such folder.
+            PruneFailed: a file cannot be removed.
+        """
+        return self._prune(Retention.of(max_age, max_bytes, max_runs), dry_run)
+
+    def _prune(self, keep: Retention, dry_run: bool = False) -> list[Path]:
+        chosen = choose(self._traces(), keep)
+        if not dry_run:
+            for path in chosen:
+                remove(path)
+        return chosen
+
+    def _prune_quietly(self) -> None:
+        try:
+            for path in self._prune(self._retention):
+                logger.info("%s was removed: the journal keeps %s", path, self._retention)
+        except JournalError as error:
+            logger.warning("the journal could not be pruned: %s", error)
 
     def _existing(self) -> list[Path]:
         if not self.path.is_dir():

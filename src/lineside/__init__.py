@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lineside.bus import Bus, Stream, Subscription
+    from lineside.bus.remote import Remote, connect
+    from lineside.bus.service import service
     from lineside.runners import (
         ExportConfig,
         Exporter,
@@ -36,6 +38,7 @@ __all__ = [
     "PredictConfig",
     "Predictor",
     "Recipe",
+    "Remote",
     "Run",
     "Stream",
     "Subscription",
@@ -43,9 +46,12 @@ __all__ = [
     "Trainer",
     "ValConfig",
     "Validator",
+    "connect",
+    "service",
 ]
 
 _BUS = frozenset({"Bus", "Stream", "Subscription"})
+_ELSEWHERE = {"Remote": "lineside.bus.remote", "connect": "lineside.bus.remote", "service": "lineside.bus.service"}
 _ROOMS = frozenset({"bus", "runners", "schemas"})
 
 
@@ -70,7 +76,8 @@ def _load(name: str) -> object:
 
     with needed_for(f"lineside.{name}"):
         room = import_module(
-            "lineside.bus" if name in _BUS else "lineside.runners" if name in __all__ else "lineside.schemas"
+            _ELSEWHERE.get(name)
+            or ("lineside.bus" if name in _BUS else "lineside.runners" if name in __all__ else "lineside.schemas")
         )
     try:
         return getattr(room, name)

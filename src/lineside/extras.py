@@ -15,6 +15,10 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "sklearn": "demo",
+    "httpx": "client",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 """The extra that brings each optional package."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lineside.commands import demo, runs, schema
+from lineside.commands import demo, runs, schema, serve
 from lineside.commands.group import Group
 
 __all__ = ["app"]
@@ -43,4 +43,5 @@ app.command()(runs.train)
 app.command()(runs.val)
 app.command()(runs.predict)
 app.command()(runs.export)
+app.command()(serve.serve)
 app.add_typer(schema.app, name="schema")
