@@ -113,7 +113,7 @@ class LoopLane:
         for event in self._subscription.deliver(events):
             try:
                 answer = await self._call(event)
-                if isinstance(answer, Coroutine):  # of a plain function that wraps an async one
+                if answer is not None and isinstance(answer, Coroutine):  # of a plain function that wraps an async one
                     await answer
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 task = asyncio.current_task()
@@ -205,7 +205,7 @@ class Caller:
         for event in self._subscription.deliver(events):
             try:
                 answer = self._call(event)
-                if isinstance(answer, Coroutine):
+                if answer is not None and isinstance(answer, Coroutine):
                     answer.close()
                     raise CallbackRefused(
                         self._callback,

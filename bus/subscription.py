@@ -298,7 +298,7 @@ class Subscription:
 
     def deliver(self, events: Sequence[Event]) -> Iterator[Event]:
         """Yield the events to call back with, one at a time, and account for each when the next is asked for."""
-        admits, waiters = self.admits, self.waiters
+        admits, waiters, once = self.admits, self.waiters, self.policy.once
         begin = time.perf_counter()
         try:
             for event in events:
@@ -309,7 +309,7 @@ class Subscription:
                     yield event
                     if self.failed == failed:
                         self.delivered += 1
-                    if self.policy.once:
+                    if once:
                         self.end()
                 if waiters and not self.leftover and self._awaits(event.seq):
                     self.settle(event.seq)
