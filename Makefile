@@ -40,7 +40,7 @@ types: $(VENV)/.dev ## mypy and pyright, both strict
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: pytest
-pytest: $(VENV)/.dev
+pytest: $(VENV)/.dev $(VENV)/.browser
 	+$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 .PHONY: soak
@@ -50,7 +50,7 @@ soak: $(VENV)/.dev ## Ten times as many random schedules and kills as in the tes
 
 .PHONY: bench
 bench: $(VENV)/.dev ## The benchmarks that need no GPU, each with its baseline in the same run
-	@for script in publish throughput latency loop order flood journal exit imports; do \
+	@for script in publish throughput latency loop order flood journal replay exit imports service; do \
 		echo; echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py; done
 
 .PHONY: docs
@@ -110,4 +110,9 @@ $(VENV)/.demo: $(VENV)/.torch
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing the development tools, and the peers that the benchmarks compare with"
 	@$(INSTALL) --quiet --quiet --group dev --group bench
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	@echo "Looking for a browser to test the dashboard in; where there is none, installing one"
+	@$(BIN)/python -m tests.service.browser
 	@touch $@

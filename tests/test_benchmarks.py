@@ -21,8 +21,10 @@ NEEDS = {
     "loop": ("torch", "pyee", "bubus"),
     "flood": ("pyee", "blinker", "psygnal", "bubus"),
     "order": (),
+    "replay": (),
     "exit": (),
     "imports": (),
+    "service": ("fastapi", "uvicorn"),
     "gpu": ("torch",),
 }
 REHEARSED = {"gpu": ("--device", "cpu")}

@@ -6,6 +6,7 @@ damaged, each event that is still whole can be told from those that are not.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ HEAD_BYTES = 16
 """Of each event: offset of its position in the chunk, checksum, kind, origin; in columns, 32 bits each."""
 MANY = 62
 """Bit that all numbers from here on share in a bit set, which has to fit SQLite's integers."""
+_SEQ = re.compile(rb'"seq":(\d+)')
 LINE = b"\n"
 """Between two events: their JSON has none inside."""
 
@@ -61,7 +63,8 @@ def pack(columns: Columns) -> Chunk:
     offsets = [seq - first for seq in seqs]
     head = struct.pack(f"<{4 * len(seqs)}I", *offsets, *map(zlib.crc32, bodies), *kinds, *origins)
     body = LINE.join(bodies)
-    return Chunk(first, seqs[-1], bits(kinds), bits(origins), _checksum(head, body), head, body)
+    last = seqs[-1]
+    return Chunk(first, last, bits(kinds), bits(origins), _checksum(first, last, head, body), head, body)
 
 
 def heads(head: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
@@ -75,15 +78,16 @@ def unpack(chunk: Chunk) -> Iterator[Record]:
     """Return the records of `chunk` that are whole."""
     bodies = chunk.bodies.split(LINE)
     offsets, checksums, kinds, origins = heads(chunk.heads)
-    if _checksum(chunk.heads, chunk.bodies) == chunk.checksum:
+    if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies) == chunk.checksum:
         first = chunk.first
         return map(Record, [first + offset for offset in offsets], kinds, origins, bodies)
-    # A flipped bit may have made or eaten a line break: what belongs together is found by checksum.
+    # A flipped bit may have made or eaten a line break: what belongs together is found by checksum. Or it is the head
+    # that is damaged: an event says itself at which position it is.
     by_checksum = {zlib.crc32(body): body for body in bodies}
     return (
         Record(chunk.first + offset, kind, origin, by_checksum[checksum])
         for offset, checksum, kind, origin in zip(offsets, checksums, kinds, origins, strict=True)
-        if checksum in by_checksum and chunk.first + offset <= chunk.last
+        if checksum in by_checksum and _is_at(by_checksum[checksum], chunk.first + offset)
     )
 
 
@@ -100,5 +104,10 @@ def bit(number: int) -> int:
     return 1 << min(number, MANY)
 
 
-def _checksum(heads: bytes, bodies: bytes) -> int:
-    return zlib.crc32(bodies, zlib.crc32(heads))
+def _is_at(body: bytes, seq: int) -> bool:
+    said = _SEQ.search(body)
+    return said is None or int(said[1]) == seq
+
+
+def _checksum(first: int, last: int, heads: bytes, bodies: bytes) -> int:
+    return zlib.crc32(bodies, zlib.crc32(heads, zlib.crc32(b"%d %d" % (first, last))))

@@ -17,11 +17,9 @@ from ...schemas import Event, UndecodableEvent, UnknownEvent, decode
 from ...schemas.event import find_wire_type
 from .claim import Claim, is_claimed
 from .errors import JournalUnreadable
-from .file import JournalFile
+from .file import SUFFIX, JournalFile
 
 logger = logging.getLogger("lineside.bus")
-
-SUFFIX = ".sqlite"
 
 
 class Bookmark(NamedTuple):

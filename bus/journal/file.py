@@ -84,6 +84,17 @@ class Span(NamedTuple):
     last: int
 
 
+class Chunks(NamedTuple):
+    """Some chunks of a file."""
+
+    chunks: list[tuple[int, Chunk]]
+    """Each with its time, in ms since 1970, UTC."""
+    reached: int
+    """Position up to which there are no others of that choice."""
+    skipped: Span | None = None
+    """What could not be read on the way."""
+
+
 class Check(NamedTuple):
     """What was found in a journal file."""
 
@@ -94,6 +105,8 @@ class Check(NamedTuple):
     """Positions where there never was an event: invalid fields, or a disk that refused."""
     holes: list[Span]
     """Positions whose events are lost to damage."""
+    problem: str = ""
+    """Why it cannot be read at all, if it cannot."""
 
 
 class JournalFile:
@@ -200,7 +213,7 @@ class JournalFile:
         with self._lock:
             kinds = None if names is None else {number for number, name in self.kinds().items() if name in names}
             origins = None if runs is None else {number for number, one in self.origins().items() if one.run in runs}
-            found, reached = self.chunks(after, upto, kinds=kinds, origins=origins, limit=chunks, careful=careful)
+            found, reached, _ = self.chunks(after, upto, kinds=kinds, origins=origins, limit=chunks, careful=careful)
         records = [
             record
             for _, chunk in found
@@ -238,11 +251,11 @@ class JournalFile:
         origins: Collection[int] | None = None,
         limit: int = 1,
         careful: bool = False,
-    ) -> tuple[list[tuple[int, Chunk]], int]:
-        """Return up to `limit` chunks between positions `after` and `upto`, and the position reached.
+    ) -> Chunks:
+        """Return up to `limit` chunks between positions `after` and `upto`.
 
-        Each comes with its time (ms since 1970, UTC). `kinds` and `origins` leave out chunks that have none of them.
-        With `careful`, what is too damaged to be read is passed over.
+        `kinds` and `origins` leave out chunks that have none of them. With `careful`, what is too damaged to be read is
+        passed over.
         """
         masks = _mask(kinds), _mask(origins)
         try:
@@ -250,17 +263,16 @@ class JournalFile:
         except sqlite3.DatabaseError as error:
             if not careful or not _is_damage(error):
                 raise
-        step = 0
+        step, begin = 0, after
         while after < upto:
             with contextlib.suppress(sqlite3.DatabaseError):
-                return self._chunks(after, upto, *masks, 1)
+                found = self._chunks(after, upto, *masks, 1)
+                return found._replace(skipped=Span(begin + 1, after)) if step else found
             step += 1
             after += 1 if step < CAREFUL_STEPS else step
-        return [], upto
+        return Chunks([], upto, Span(begin + 1, upto))
 
-    def _chunks(
-        self, after: int, upto: int, kinds: int, origins: int, limit: int
-    ) -> tuple[list[tuple[int, Chunk]], int]:
+    def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Chunks:
         with self._lock:
             rows = self._db.execute(
                 "SELECT time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
@@ -268,7 +280,7 @@ class JournalFile:
                 (self._begin(after), upto, after, kinds, origins, limit),
             ).fetchall()
         found = [(time, Chunk(*row)) for time, *row in rows]
-        return found, min(found[-1][1].last, upto) if len(found) == limit else max(upto, after)
+        return Chunks(found, min(found[-1][1].last, upto) if len(found) == limit else max(upto, after))
 
     def _begin(self, after: int) -> int:
         """Return where the chunk begins that the first position behind `after` is in, if it is in one."""
@@ -285,32 +297,45 @@ class JournalFile:
 
     # -- what it is about, without reading it all --------------------------------------------------
 
-    def counts(self) -> Mapping[int, int]:
-        """Return how many events each origin has, by its number."""
-        counts: Counter[int] = Counter()
+    def counts(self, after: int, upto: int) -> Mapping[int, int]:
+        """Return how many events each origin has in the chunks between two positions, by its number."""
+        counts, sizes = Counter[int](), Counter[int]()
         with self._lock:
-            rows = self._db.execute("SELECT origins, sum(length(heads)) FROM chunks GROUP BY origins").fetchall()
-            for origins, size in rows:
+            # Not summed up by SQLite, which would read the heads for that.
+            statement = "SELECT origins, length(heads) FROM chunks WHERE first > ? AND last <= ?"
+            for origins, size in self._db.execute(statement, (after, upto)).fetchall():
+                sizes[origins] += size
+            for origins, size in sizes.items():
                 number = origins.bit_length() - 1
                 if origins == 1 << number and number < MANY:  # one alone: nothing has to be read
                     counts[number] += size // HEAD_BYTES
                     continue
-                for (head,) in self._db.execute("SELECT heads FROM chunks WHERE origins = ?", (origins,)):
+                statement = "SELECT heads FROM chunks WHERE first > ? AND last <= ? AND origins = ?"
+                for (head,) in self._db.execute(statement, (after, upto, origins)):
                     counts.update(heads(head)[3])
         return counts
 
-    def newest(self, origin: int, kind: int | None = None) -> Record | None:
-        """Return the newest event of `origin`, or of `origin` and `kind`, both as numbers; None if there is none."""
-        statement = (
-            "SELECT first, last, kinds, origins, checksum, heads, bodies FROM chunks "
-            "WHERE kinds & ? AND origins & ? ORDER BY first DESC"
-        )
-        with self._lock, contextlib.closing(self._db.cursor()) as cursor:
-            for row in cursor.execute(statement, (-1 if kind is None else bit(kind), bit(origin))):
-                for record in reversed(list(unpack(Chunk(*row)))):
-                    if record.origin == origin and kind in (None, record.kind):
-                        return record
-        return None
+    def newest(self, after: int, upto: int, origin: int, kinds: Collection[int]) -> Mapping[int | None, Record]:
+        """Return the newest event of `origin` in the chunks between two positions of each of `kinds`, and of any.
+
+        They are given by their kind; that of any is given for None.
+        """
+        missing: set[int | None] = {None, *kinds}
+        found: dict[int | None, Record] = {}
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT first, kinds FROM chunks WHERE first > ? AND last <= ? AND origins & ? ORDER BY first DESC",
+                (after, upto, bit(origin)),
+            ).fetchall()
+            for first, mask in rows:
+                if not (None in missing or mask & bits(kind for kind in missing if kind is not None)):
+                    continue
+                for _, chunk in self.chunks(first - 1, first).chunks:
+                    for record in reversed(list(unpack(chunk))):
+                        for key in missing & {None, record.kind} if record.origin == origin else ():
+                            found[key] = record
+                            missing.remove(key)
+        return found
 
     def check(self) -> Check:
         """Read everything, and say what is there and what is not.
@@ -355,6 +380,15 @@ class JournalFile:
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
     return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def opens(path: Path) -> bool:
+    """Return whether the system lets `path` be opened; where it does not, that may pass, and tells nothing of it."""
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def between(spans: Sequence[Span], last: int) -> list[Span]:

@@ -9,11 +9,11 @@ import secrets
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, BinaryIO, TypeVar, overload
 
 from ...schemas import Event, UndecodableEvent, UnknownEvent, decode, find_events
 from ...schemas.event import find_wire_type
@@ -21,10 +21,11 @@ from .archive import Archive
 from .claim import Claim, is_claimed
 from .durable import SetAside
 from .errors import JournalError, JournalRefused, JournalUnreadable, UnknownRun
-from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter
+from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter, opens
 from .filesystem import network_filesystem
 from .pruning import Retention, choose, remove
-from .runs import RunSummary, Trace, summarize, traces
+from .runs import Look, RunSummary, Trace, look, summarize
+from .tail import Gap, Tail
 
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
@@ -58,7 +59,7 @@ class Journal:
         self.path = Path(path)
         self.durability = Durability(durability)
         self._retention = Retention.of(max_age, max_bytes, max_runs)
-        self._known: dict[Path, list[Trace] | None] = {}
+        self._known: dict[Path, Look] = {}
 
     def begin(self) -> Archive:
         """Make a new file for a bus to write to.
@@ -184,25 +185,41 @@ class Journal:
             raise UnknownRun(run, self.path, [summary.run for summary in self.runs()])
         return summarize(found)
 
-    def _traces(self) -> dict[Path, list[Trace]]:
-        """Return what each journal file tells; of one whose writer is gone, that is known for good."""
-        known = self._known
-        found: dict[Path, list[Trace] | None] = {}
-        self._known = {}
+    def types(self) -> set[str]:
+        """Return the names of all types of events in it.
+
+        Raises:
+            JournalRefused: there is no such folder.
+        """
+        names: set[str] = set()
         for path in self._existing():
-            if path in known:
-                found[path] = self._known[path] = known[path]
-                continue
-            alive = is_claimed(path)
-            try:
-                found[path] = traces(path)
-            except JournalUnreadable as error:  # being made just now, or none of ours
-                found[path] = None
-                if not alive and path.exists():
-                    logger.warning("%s; it is left out", error)
-            if not alive:
-                self._known[path] = found[path]
-        return {path: told for path, told in found.items() if told is not None}
+            with suppress(JournalUnreadable, sqlite3.DatabaseError), closing(JournalFile.open(path)) as file:
+                names.update(file.kinds().values())
+        return names
+
+    def _traces(self) -> dict[Path, Sequence[Trace]]:
+        """Return what each journal file tells, reading only what has come since it was read last."""
+        known, self._known = self._known, {}
+        found: dict[Path, Sequence[Trace]] = {}
+        for path in self._existing():
+            seen = known.get(path)
+            if seen is None or seen.alive:
+                seen = self._look(path, seen)
+            if seen is not None:
+                self._known[path] = seen
+                if seen.traces is not None:
+                    found[path] = seen.traces
+        return found
+
+    def _look(self, path: Path, before: Look | None) -> Look | None:
+        alive = is_claimed(path)
+        try:
+            return look(path, before)
+        except JournalUnreadable as error:
+            if alive or not path.exists():  # it is being made, or was removed
+                return None
+            logger.warning("%s; it is left out", error)
+            return Look(alive) if opens(path) else None
 
     # -- care ----------------------------------------------------------------------------------------
 
@@ -211,13 +228,35 @@ class Journal:
 
         Raises:
             JournalRefused: there is no such folder.
-            JournalUnreadable: a file cannot be opened.
         """
         checks: list[Check] = []
         for path in self._existing():
-            with closing(JournalFile.open(path)) as file:
-                checks.append(file.check())
+            alive = is_claimed(path)
+            try:
+                with closing(JournalFile.open(path)) as file:
+                    checks.append(file.check())
+            except (JournalUnreadable, sqlite3.DatabaseError) as error:
+                if not alive:  # else it is just being made
+                    checks.append(Check(path, 0, [], [], str(error)))
         return checks
+
+    def export(self, file: BinaryIO, *, run: str | None = None) -> tuple[int, list[Gap]]:
+        """Write the events of `run`, or all, to `file`, each as a line of JSON; `lineside.schemas.decode` reads them.
+
+        Returns:
+            How many there were, and the positions that nothing can be told of.
+
+        Raises:
+            JournalRefused: there is no such folder.
+        """
+        count, gaps = 0, list[Gap]()
+        with Tail(self.path, run=run) as tail:
+            while told := tail.read():
+                file.writelines(one.body + b"\n" for one in told)
+                count += len(told)
+                gaps += tail.gaps()
+            gaps += tail.gaps()
+        return count, gaps
 
     def prune(
         self,

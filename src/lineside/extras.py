@@ -15,7 +15,7 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "sklearn": "demo",
-    "httpx": "client",
+    "httpx2": "client",
     "fastapi": "serve",
     "starlette": "serve",
     "uvicorn": "serve",

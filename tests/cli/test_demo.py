@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from lineside.bus.journal import Journal
 from lineside.demo.digits import digits
 from lineside.demo.display import Answer, DemoDrawing, DemoProgress, DemoSummary
 from lineside.demo.pictures import Gallery, Picture
@@ -41,6 +44,7 @@ STORY: list[Event] = [
         step_seconds=0.01,
         bus_seconds=2e-5,
         files=("best.pt",),
+        dashboard="lineside serve runs",
     ),
 ]
 
@@ -60,6 +64,7 @@ def test_predictions_are_drawn_as_pictures_with_what_is_read_and_how_surely() ->
     assert "number 1 shows 7, read as 1 (61% sure)" in shown
     assert "accuracy 99.0% in validation, 98.5% on the digits held back" in shown
     assert "the bus's own thread took 20 µs a training step of 10 ms (0.2%)" in shown
+    assert "lineside serve runs   shows all of it in a browser" in shown
 
 
 def test_without_colors_the_ink_is_shaded() -> None:
@@ -110,8 +115,32 @@ def test_the_demo_trains_validates_exports_and_predicts(tmp_path: Path) -> None:
     assert float(accuracy[1]) >= 97.0
     assert float(accuracy[2]) >= 96.0
     assert "none missed" in done.stdout
-    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.search(r"lineside serve runs   shows all of it in a browser\n", done.stdout)
+    runs = Journal(tmp_path / "runs").runs()
+    assert sorted(str(run.kind) for run in runs) == ["export", "export", "predict", "train", "val"]
+    assert {run.state for run in runs} == {"finished"}
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     assert {"best.pt", "last.pt", "digits.pt2", "digits.onnx"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_served_demo_is_shown_until_it_is_interrupted(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lineside", "demo", "--epochs", "1", "--plain", "--serve"]
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path)}  # where the token goes
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=env, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/", first)
+        assert address is not None, first
+        for line in process.stdout:
+            if line.startswith("The dashboard stays"):
+                break
+        with urllib.request.urlopen(f"{address[0]}healthz") as answer:
+            assert answer.status == 200
+        process.send_signal(2)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lineside.commands import demo, runs, schema, serve
+from lineside.commands import demo, journal, runs, schema, serve
 from lineside.commands.group import Group
 
 __all__ = ["app"]
@@ -44,4 +44,8 @@ app.command()(runs.val)
 app.command()(runs.predict)
 app.command()(runs.export)
 app.command()(serve.serve)
+app.command("runs")(journal.list_runs)
+app.command()(journal.events)
+app.command()(journal.replay)
+app.add_typer(journal.app, name="journal")
 app.add_typer(schema.app, name="schema")

@@ -35,6 +35,7 @@ class DemoSummary(Event):
     step_seconds: Seconds = Field(description="Mean time of a training step.")
     bus_seconds: Seconds = Field(description="CPU time of the bus's own thread for each training step.")
     files: tuple[str, ...] = Field(description="What was written.")
+    dashboard: str = Field(description="The command that shows all of it in a browser.")
 
 
 class Answer(NamedTuple):
@@ -174,4 +175,5 @@ def summary(event: DemoSummary) -> tuple[str, ...]:
         f"{event.events:,} events published and shown here, {lost}",
         f"the bus's own thread took {cost}",
         *event.files,
+        f"{event.dashboard}   shows all of it in a browser",
     )

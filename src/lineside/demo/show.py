@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 import torch
@@ -20,10 +24,13 @@ PAUSE_SECONDS = 0.05
 """What the reader of the predictions does with each batch: it looks at the pictures. The predictor waits for it."""
 
 
-def show(epochs: int, plain: bool, check: Callable[[RunResult], None]) -> None:
-    """Run the demo. `check` is called with the result of every run and may raise to end it there."""
+def show(epochs: int, plain: bool, journal: Path, check: Callable[[RunResult], None]) -> None:
+    """Run the demo, and keep its events in the folder `journal`.
+
+    `check` is called with the result of every run and may raise to end it there.
+    """
     torch.set_num_threads(1)  # a network so small is quicker on one, and where cores are few much quicker
-    with Bus() as bus:
+    with Bus(journal) as bus:
         bus.subscribe(DemoProgress(answers(), plain=plain), lane="process", name="display")
         trained: list[TrainEpochEnd] = []
         bus.subscribe(trained.append, TrainEpochEnd)
@@ -48,6 +55,7 @@ def show(epochs: int, plain: bool, check: Callable[[RunResult], None]) -> None:
             step_seconds=sum(epoch.duration for epoch in trained) / steps,
             bus_seconds=cost / steps,
             files=tuple(str(file) for file in files),
+            dashboard=f"{program()} serve {journal}",
             **counts(bus),
         )
 
@@ -62,6 +70,14 @@ async def count_right(predictor: Predictor[Reading]) -> int:
             if number % BATCH == 0:
                 await anyio.sleep(PAUSE_SECONDS)
     return right
+
+
+def program() -> str:
+    """Return how this program is called from a shell."""
+    if shutil.which("lineside"):
+        return "lineside"
+    beside = Path(sys.executable).with_name("lineside")
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def counts(bus: Bus) -> dict[str, int]:

@@ -1,0 +1,299 @@
+/** The page of one run: loads what was, then follows what comes, and hands both to its parts. */
+
+import { Refused, at, get } from "./api.js";
+import { Curves } from "./curves.js";
+import { h, painter, say } from "./dom.js";
+import { Feed } from "./feed.js";
+import { day, roughly } from "./format.js";
+import { Observing } from "./observing.js";
+import { Predictions } from "./predictions.js";
+import { Progress } from "./progress.js";
+import { Ranks } from "./ranks.js";
+import { follow } from "./stream.js";
+import { Throughput } from "./throughput.js";
+import { Timeline } from "./timeline.js";
+import { MILESTONE_TYPES } from "./wording.js";
+
+/** @typedef {import("./api.js").LineEvent} LineEvent */
+/** @typedef {import("./api.js").Summary} Summary */
+
+const WHOLE = 2000; // a run of so many events is read whole; of a longer one the milestones
+const PAGE = 5000;
+const PAGES = 8; // milestones are for the feed and for the time left: the newest of them are not worth a minute
+
+export class RunPage {
+  /**
+   * @param {HTMLElement} root
+   * @param {string} run
+   * @param {(state: import("./stream.js").State, error?: string) => void} connection
+   */
+  constructor(root, run, connection) {
+    this.root = root;
+    this.run = run;
+    this.connection = connection;
+    this.abort = new AbortController();
+    /** @type {Summary | null} */
+    this.summary = null;
+    /** @type {{close: () => void} | null} */
+    this.stream = null;
+    this.progress = new Progress();
+    this.throughput = new Throughput();
+    this.curves = new Curves(run);
+    this.timeline = new Timeline(run);
+    this.feed = new Feed(run);
+    this.ranks = new Ranks();
+    this.predictions = new Predictions();
+    const cost = (/** @type {number | null} */ microseconds) => {
+      this.throughput.cost = microseconds;
+      this.painter.ask();
+    };
+    this.observing = new Observing(run, cost, () => this.summary?.state === "running");
+    this.painter = painter(() => this.paint());
+    /** @type {LineEvent[] | null} what comes while the past is being read */
+    this.waiting = [];
+    this.chip = h("span", { class: "chip" });
+    this.about = h("p", { class: "facts" });
+    this.trouble = h("div", { class: "trouble", hidden: true });
+    this.head = h("header", { class: "run-head" },
+      h("div", { class: "name" }, h("a", { class: "back", href: "#/", "aria-label": "All runs" }, "‹ Runs"), h("h1", {}, run), this.chip),
+      this.about,
+      this.trouble,
+      this.progress.element,
+      this.throughput.element,
+    );
+    this.ticking = setInterval(() => this.tick(), 1000);
+  }
+
+  /**
+   * @param {Summary | undefined} known what the list says of it
+   * @param {readonly string[]} overlaid
+   */
+  async open(known, overlaid) {
+    this.root.replaceChildren(this.head, h("p", { class: "empty" }, "Reading the run …"));
+    if (known) this.show(known);
+    try {
+      /** @type {Summary} */
+      const summary = await get(at(this.run), {}, this.abort.signal);
+      this.show(summary);
+      this.root.replaceChildren(
+        this.head,
+        this.curves.element,
+        this.timeline.element,
+        h("div", { class: "columns" },
+          this.feed.element,
+          h("div", { class: "side" }, this.ranks.element, this.predictions.element, this.observing.element),
+        ),
+      );
+      this.curves.overlay(overlaid);
+      // First the stream, then the past: what is in both is told apart by its number, and nothing is in neither.
+      await this.follow();
+      this.observing.ask();
+      await Promise.all([this.curves.load(), this.timeline.load(), this.past(summary)]);
+    } catch (error) {
+      if (!this.abort.signal.aborted) this.fail(error);
+    }
+  }
+
+  /** @param {unknown} error */
+  fail(error) {
+    const message = error instanceof Error ? error.message : String(error);
+    const again = h("button", { class: "button", type: "button", onclick: () => location.reload() }, "Try again");
+    this.root.replaceChildren(h("div", { class: "blank" },
+      h("h1", {}, error instanceof Refused && error.status === 404 ? "No such run" : "This run cannot be shown"),
+      h("p", {}, message),
+      h("p", {}, h("a", { class: "button", href: "#/" }, "All runs"), " ", again),
+    ));
+  }
+
+  close() {
+    this.abort.abort();
+    this.stream?.close();
+    clearInterval(this.ticking);
+    this.painter.stop();
+    for (const part of [this.curves, this.timeline, this.feed, this.ranks, this.predictions, this.observing]) part.close();
+  }
+
+  /**
+   * Begin to follow what comes.
+   * @returns {Promise<void>} done when the service has answered, be it that it cannot
+   */
+  follow() {
+    return new Promise((resolve) => {
+      this.stream = follow(`${at(this.run)}/events`, {
+        after: "now",
+        take: (messages) => {
+          /** @type {LineEvent[]} */
+          const events = [];
+          for (const { event, data } of messages) {
+            if (event === "gap") events.push(gap(data));
+            else if (data?.type) events.push(data);
+          }
+          if (this.waiting) this.waiting.push(...events);
+          else this.live(events);
+        },
+        state: (state, error) => {
+          this.connection(state, error?.message);
+          if (state !== "connecting") resolve();
+        },
+      });
+    });
+  }
+
+  /**
+   * Read what happened before the page was opened.
+   * @param {Summary} summary
+   */
+  async past(summary) {
+    const isSmall = summary.events <= WHOLE;
+    const types = summary.kind === "predict" && !isSmall ? [...MILESTONE_TYPES, "PredictBatchEnd"] : MILESTONE_TYPES;
+    /** @type {LineEvent[]} */
+    const events = [];
+    /** @type {string | undefined} */
+    let after;
+    try {
+      for (let page = 0; page < PAGES; page += 1) {
+        const query = { limit: PAGE, after, ...(!isSmall && { type: types }) };
+        /** @type {{events: LineEvent[], position: string, more: boolean}} */
+        const answer = await get(`${at(this.run)}/events`, query, this.abort.signal);
+        events.push(...answer.events);
+        after = answer.position;
+        if (!answer.more) break;
+      }
+    } finally {
+      const waiting = this.waiting ?? [];
+      this.waiting = null;
+      if (!this.abort.signal.aborted) {
+        this.feed.past(events);
+        this.progress.take(events);
+        this.throughput.take(events, false);
+        this.ranks.take(events.filter(({ type }) => type === "TrainEpochEnd"));
+        this.predictions.take(events);
+        const last = newestOf(events);
+        this.live(waiting.filter((event) => event.seq > (last.get(`${event.attempt}/${event.rank}`) ?? -1)));
+        this.feed.ready();
+        this.painter.ask();
+      }
+    }
+  }
+
+  /** @param {LineEvent[]} events as they come */
+  live(events) {
+    if (!events.length) return;
+    this.feed.take(events);
+    this.curves.take(events);
+    this.timeline.take(events);
+    this.progress.take(events);
+    this.throughput.take(events, true);
+    this.ranks.take(events);
+    this.predictions.take(events);
+    if (this.summary) this.summary = advanced(this.summary, events);
+    this.observing.ask();
+    this.painter.ask();
+  }
+
+  /** @param {Summary} summary what the list says of this run, or of one that is laid over it */
+  changed(summary) {
+    if (summary.run === this.run) this.show(summary);
+    else this.curves.changed(summary);
+  }
+
+  /** @param {Summary} summary */
+  show(summary) {
+    this.summary = summary;
+    this.timeline.isRunning = summary.state === "running";
+    this.curves.trains = summary.kind === "train" || summary.kind === null;
+    document.title = `${summary.state === "running" ? "● " : ""}${summary.run} – Lineside`;
+    this.painter.ask();
+  }
+
+  tick() {
+    if (this.summary?.state === "running" || this.summary?.state === "stalled") {
+      this.painter.ask();
+      this.timeline.painter.ask();
+    }
+  }
+
+  paint() {
+    const { summary } = this;
+    if (!summary) return;
+    this.chip.dataset.state = summary.state;
+    say(this.chip, summary.outcome === "stopped" ? "stopped" : summary.state);
+    const started = summary.started ? `started ${day(summary.started)}` : "";
+    const facts = [
+      summary.kind !== "train" && summary.kind,
+      summary.model,
+      summary.ranks > 1 && `${summary.ranks} ranks`,
+      summary.attempt > 1 && `attempt ${summary.attempt}`,
+      summary.host && `${summary.host}, pid ${summary.pid}`,
+      started,
+    ];
+    say(this.about, facts.filter(Boolean).join(" · "));
+    this.warn(summary);
+    this.progress.paint(summary);
+    this.throughput.paint(summary);
+  }
+
+  /** @param {Summary} summary */
+  warn(summary) {
+    const { error, state, reason } = summary;
+    const silent = (Date.now() - Date.parse(summary.updated)) / 1000;
+    const said =
+      state === "failed" ? [error ? `${error.type}: ${error.message}` : (reason ?? "It failed."), error?.traceback ?? ""]
+      : state === "stalled" ? [`Nothing heard for ${roughly(silent)}. Its process is alive; it may be waiting for data, a lock or another rank.`, ""]
+      : summary.outcome === "stopped" && reason ? [`Stopped: ${reason}`, ""]
+      : ["", ""];
+    const [message = "", traceback = ""] = said;
+    this.trouble.hidden = !message;
+    this.trouble.dataset.state = state;
+    if (this.trouble.dataset.said === message) return;
+    this.trouble.dataset.said = message;
+    this.trouble.replaceChildren(h("p", {}, message), ...(traceback ? [h("details", {}, h("summary", {}, "Traceback"), h("pre", {}, traceback))] : []));
+  }
+
+  restyle() {
+    this.curves.restyle();
+    this.timeline.paint();
+  }
+}
+
+/**
+ * The number of the newest event of each publisher.
+ * @param {LineEvent[]} events
+ */
+function newestOf(events) {
+  /** @type {Map<string, number>} */
+  const newest = new Map();
+  for (const { attempt, rank, seq } of events) {
+    const key = `${attempt}/${rank}`;
+    if (seq > (newest.get(key) ?? -1)) newest.set(key, seq);
+  }
+  return newest;
+}
+
+/**
+ * What the events change in the summary, without waiting for the list to say so.
+ * @param {Summary} summary
+ * @param {LineEvent[]} events
+ * @returns {Summary}
+ */
+function advanced(summary, events) {
+  const changed = { ...summary, updated: events[events.length - 1]?.time ?? summary.updated };
+  for (const event of events) {
+    if (event.rank) continue;
+    if (event.type === "FitEpochEnd" || event.type === "ValEnd") Object.assign(changed, { metrics: event.metrics, fitness: event.fitness });
+    else if (event.type === "RunEnd") {
+      const { outcome, reason, error, duration, time } = event;
+      Object.assign(changed, { state: outcome === "failed" ? "failed" : "finished", outcome, reason, error, duration, ended: time });
+    } else if (changed.state === "stalled") changed.state = "running";
+  }
+  return changed;
+}
+
+/**
+ * A hole in the journal as a row of the feed.
+ * @param {{file: string, first: number, last: number}} data
+ * @returns {LineEvent}
+ */
+function gap(data) {
+  return { type: "Gap", run: "", attempt: 0, rank: 0, seq: data.first, time: new Date().toISOString(), elapsed: 0, ...data };
+}

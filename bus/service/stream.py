@@ -1,0 +1,119 @@
+"""Streams: what follows a feed on behalf of one client, as Server-Sent Events or over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+
+import anyio
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from .feed import Hub
+from .frames import Batch, Choice, Form, message
+
+SLOW_SECONDS = 0.2
+"""Time after which nothing is read ahead for a client that has not taken what it was sent."""
+TRANSPORT = "lineside.transport"
+"""Key of the connection in an ASGI scope."""
+
+
+class Stream:
+    """What one client follows.
+
+    Args:
+        hub: Where the feeds are.
+        batches: What to send.
+        choice: What of it.
+        form: In which form.
+    """
+
+    def __init__(self, hub: Hub, batches: AsyncGenerator[Batch], choice: Choice, form: Form) -> None:
+        self._hub = hub
+        self._batches = batches
+        self._choice = choice
+        self._form = form
+
+    async def run(self, scope: Scope, receive: Receive, send: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Send until it is over, or the client is gone; return whether it is still there.
+
+        A client that does not read for too long is let go: what was written to it must not stay in memory.
+        """
+        limits, clock = self._hub.limits, asyncio.get_running_loop()
+        here = False
+        async with aclosing(self._batches) as batches, anyio.create_task_group() as group:
+
+            def cut() -> None:
+                if not _abort(scope):  # else it is told like any other end
+                    group.cancel_scope.cancel()
+
+            group.start_soon(_until_gone, receive, group.cancel_scope)
+            with self._hub.opened(cut):
+                try:
+                    async for batch in batches:
+                        ahead = batch.release and clock.call_later(SLOW_SECONDS, batch.release)
+                        for piece in batch.pieces(self._form, self._choice, limits.piece):
+                            async with asyncio.timeout(limits.stalled):
+                                await send(piece)
+                        if ahead:
+                            ahead.cancel()
+                    here = True
+                    group.cancel_scope.cancel()
+                except TimeoutError:
+                    cut()
+        return here
+
+
+class EventStream(Response):
+    """A stream as the answer to a request: ``text/event-stream``."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def forward(piece: bytes) -> None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+        if await self._stream.run(scope, receive, forward):
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def converse(stream: Stream, socket: WebSocket) -> None:
+    """Send a stream over a WebSocket, a message for each event; what the client says is not listened to."""
+    await socket.accept()
+
+    async def forward(piece: bytes) -> None:
+        await socket.send_text(piece.decode())
+
+    if await stream.run(socket.scope, socket.receive, forward):
+        await socket.close(1001)
+
+
+MESSAGES = Form(message, joined=False)
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    heard: Message = {"type": ""}
+    while heard["type"] not in ("http.disconnect", "websocket.disconnect"):
+        heard = await receive()
+    scope.cancel()
+
+
+def _abort(scope: Scope) -> bool:
+    """Cut the connection, with what waits to be sent; return whether the server is one that lets us."""
+    abort = getattr(scope.get(TRANSPORT), "abort", None)
+    if abort is not None:
+        abort()
+    return abort is not None

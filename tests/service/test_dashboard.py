@@ -1,0 +1,547 @@
+"""The dashboard in a real browser, on a real service: what a person sees, how soon, and what they can do."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from lineside.bus import Bus
+from lineside.bus.service import service
+from lineside.schemas import BeforeZeroGrad, Event, TrainBatchEnd
+
+from . import stories
+from .browser import browser as running_browser
+from .support import TOKEN, serving, url
+
+WIDE = {"width": 1280, "height": 900}
+NARROW = {"width": 400, "height": 800}
+LINES = ".legend span:not(.place)"
+SOON = 10_000
+"""Milliseconds that a page may take on a busy machine, where how soon is not the question."""
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+class Sample(Event, name="tests.service.Sample"):
+    """A user's event, of a type that the page knows nothing of."""
+
+    picture: str
+    said: str = ""
+
+
+class Wheel:
+    """What a runner of this process is steered by."""
+
+    def stop(self, reason: str) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Generator[Bus]:
+    with Bus(tmp_path / "runs") as bus:
+        yield bus
+
+
+@pytest.fixture
+def address(bus: Bus) -> Generator[str]:
+    """A service beside the training process: it reads the folder."""
+    with serving(service(_folder(bus), token=None)) as server:
+        yield url(server)
+
+
+def _folder(bus: Bus) -> Path:
+    assert bus.journal is not None
+    return bus.journal.parent
+
+
+class Visit:
+    """A page, and what must not happen on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.hosts: set[str] = set()
+        self.wrong: list[str] = []
+        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("console", lambda said: self.wrong.append(said.text) if "Content Security" in said.text else None)
+
+
+@contextmanager
+def visiting(browser: Browser, address: str, viewport: Any = WIDE, **options: Any) -> Generator[Page]:
+    """Open a page for the length of the block; it may throw nothing, and ask nobody but its service."""
+    with browser.new_context(viewport=viewport, **options) as context:
+        visit = Visit(context.new_page())
+        visit.page.set_default_timeout(SOON)
+        visit.page.goto(address)
+        yield visit.page
+        assert not visit.wrong
+        assert visit.hosts == {address.split("/")[2]}
+
+
+def row(page: Page, run: str) -> Locator:
+    return page.locator(f"#runs li[data-run='{run}']")
+
+
+def types(page: Page) -> list[str]:
+    """Return the types of the events in the feed, the newest first."""
+    return page.locator(".events .type").all_inner_texts()
+
+
+# -- the list --------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_each_run_with_its_state_and_its_last_metric(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("good"), model="DigitsCNN")
+    stories.trained(bus.source("bad"), error="out of memory")
+    stories.begin(bus.source("going"))
+    bus.flush()
+    with visiting(browser, address) as page:
+        expect(row(page, "good").locator(".state")).to_have_text("finished")
+        expect(row(page, "good").locator(".metric")).to_have_text("accuracy 0.8000")
+        expect(row(page, "good")).to_contain_text("DigitsCNN")
+        expect(row(page, "bad").locator(".state")).to_have_text("failed")
+        expect(row(page, "going").locator(".state")).to_have_text("running")
+
+
+def test_a_run_that_begins_or_ends_changes_the_list_by_itself(browser: Browser, bus: Bus, address: str) -> None:
+    with visiting(browser, address) as page:
+        expect(page.locator("#runs-note")).to_contain_text("No runs yet")
+        source = bus.source("fresh")
+        stories.begin(source)
+        bus.flush()
+        expect(row(page, "fresh").locator(".state")).to_have_text("running")
+        stories.epoch(source, 0)
+        bus.flush()
+        expect(row(page, "fresh").locator(".metric")).to_have_text("accuracy 0.5000")
+        stories.end(source)
+        bus.flush()
+        expect(row(page, "fresh").locator(".state")).to_have_text("finished")
+
+
+def test_two_tabs_show_the_same_list(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    with visiting(browser, address) as page:
+        other = page.context.new_page()
+        other.goto(address)
+        stories.begin(bus.source("fresh"))
+        bus.flush()
+        for tab in (page, other):
+            expect(row(tab, "fresh").locator(".state")).to_have_text("running")
+        other.close()
+        stories.begin(bus.source("fresher"))
+        bus.flush()
+        expect(row(page, "fresher").locator(".state")).to_have_text("running")
+
+
+def test_the_list_is_filtered_by_what_is_typed(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("one"), model="ResNet")
+    stories.trained(bus.source("two"), model="UNet")
+    bus.flush()
+    with visiting(browser, address) as page:
+        expect(page.locator("#count")).to_have_text("2")
+        page.keyboard.press("/")
+        page.keyboard.type("unet")
+        expect(page.locator("#count")).to_have_text("1 of 2")
+        expect(page.locator("#runs li")).to_have_count(1)
+        page.keyboard.type("x")
+        expect(page.locator("#runs-note")).to_have_text("No run matches.")
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_shows_its_curves_stages_and_events(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    with visiting(browser, f"{address}/#/good") as page:
+        expect(page.locator(".chart h3")).to_have_text(["loss", "accuracy", "learning rate", "step time"])
+        expect(page.locator(".chart").first.locator(LINES)).to_have_count(2)
+        expect(page.locator(".lanes li")).to_have_count(3)
+        expect(page.locator(".stage canvas")).to_have_attribute("aria-label", re.compile("train .*, val .*, save "))
+        expect(page.locator(".progress .where")).to_have_text("epoch 4 of 4")
+        expect(page.locator(".events .type").first).to_have_text("RunEnd")
+        assert types(page)[-1] == "RunStart"
+
+
+def test_what_happens_is_seen_within_half_a_second(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    stories.begin(source, epochs=100)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        expect(page.locator(".events li")).to_have_count(2)
+        page.select_option("#scope", "everything")
+        waits: list[float] = []
+        for number in range(1, 12):
+            stories.step(source, number, epochs=100, loss=float(number))
+            begun = time.monotonic()
+            page.locator(".tile", has_text="loss").locator("b", has_text=re.compile(f"^{number}$")).wait_for()
+            waits.append(time.monotonic() - begun)
+        expect(page.locator(".progress .where")).to_have_text("epoch 2 of 100 · training · batch 1 of 10")
+        assert statistics.median(waits) < 0.5, waits
+
+
+def test_time_left_is_told_from_the_epochs_before(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    stories.begin(source, epochs=100)
+    stories.epoch(source, 0, epochs=100, seconds=6.0)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator(".progress .left")).to_have_text(re.compile(r"1 h \d+ min left"))
+
+
+def test_curves_can_be_logarithmic_smoothed_over_time_and_laid_over_each_other(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    for name in ("one", "two", "three"):
+        stories.trained(bus.source(name))
+    bus.flush()
+    with visiting(browser, f"{address}/#/one") as page:
+        loss = page.locator(".chart").first
+        expect(loss.locator(LINES)).to_have_text([re.compile("^train "), re.compile("^val ")])
+        page.keyboard.press("l")
+        expect(page.locator("#log")).to_have_attribute("aria-pressed", "true")
+        page.locator("#smoothing").fill("0.9")
+        page.select_option("#over", "time")
+        row(page, "two").locator("a").focus()
+        page.keyboard.press("o")
+        row(page, "three").locator("a").focus()
+        page.keyboard.press("o")
+        expect(loss.locator(LINES)).to_have_count(6)
+        page.reload()  # what was chosen is kept
+        expect(loss.locator(LINES)).to_have_count(6)
+        expect(page.locator("#log")).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#smoothing")).to_have_value("0.9")
+        expect(page.locator("#over")).to_have_value("time")
+        row(page, "two").locator(".overlay").click()
+        expect(loss.locator(LINES)).to_have_count(4)
+
+
+def test_what_is_zoomed_into_is_asked_for_more_closely(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("long")
+    stories.begin(source, epochs=500)
+    for number in range(1, 3001):
+        stories.step(source, number, epochs=500, loss=9.0 if number == 1501 else 1.0)
+    stories.end(source)
+    bus.flush()
+    with visiting(browser, f"{address}/#/long") as page:
+        plot = page.locator(".chart .u-over").first
+        box = plot.bounding_box()
+        assert box is not None
+        middle, height = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(middle - 20, height)
+        page.mouse.down()
+        page.mouse.move(middle + 20, height, steps=3)
+        with page.expect_response(re.compile("from=14[0-9]+&to=15[0-9]+")) as closer:
+            page.mouse.up()
+        points = closer.value.json()["series"]["loss"]
+        assert points["step"] == list(range(points["step"][0], points["step"][-1] + 1))
+        assert max(points["value"]) == 9.0
+        with page.expect_response(lambda answer: "series=" in answer.url and "from=" not in answer.url):
+            plot.dblclick()
+
+
+def test_steps_that_a_later_attempt_does_again_are_drawn_once(browser: Browser, bus: Bus, address: str) -> None:
+    first = bus.source("again")
+    stories.begin(first)
+    stories.epoch(first, 0)
+    bus.flush()
+    with visiting(browser, f"{address}/#/again") as page:
+        expect(page.locator(".chart h3").first).to_be_visible()
+        for number in range(11, 16):
+            stories.step(first, number, loss=5.0)
+        second = bus.source("again", attempt=2)
+        stories.begin(second)
+        stories.step(second, 11, loss=0.25)
+        expect(page.locator(".tile", has_text="loss").first.locator("b")).to_have_text("0.2500")
+        expect(page.locator(".facts")).to_contain_text("attempt 2")
+        plot = page.locator(".chart").first.get_by_role("img")
+        expect(plot).to_have_attribute("aria-label", re.compile("^loss at 11 points"))
+
+
+def test_a_failed_run_says_why(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("bad"), error="<b>out of</b> memory")
+    bus.flush()
+    with visiting(browser, f"{address}/#/bad") as page:
+        expect(page.locator(".chip")).to_have_text("failed")
+        expect(page.locator(".trouble > p")).to_have_text("ValueError: <b>out of</b> memory")
+        page.locator(".trouble summary").click()
+        expect(page.locator(".trouble pre")).to_contain_text("Traceback")
+
+
+def test_ranks_that_hold_up_the_others_are_named(browser: Browser, bus: Bus, address: str) -> None:
+    ranks = [bus.source("many", rank=rank) for rank in range(3)]
+    for source in ranks:
+        stories.begin(source, ranks=3)
+        stories.epoch(source, 0, seconds=0.03 if source.rank == 1 else 0.02)
+    bus.flush()
+    with visiting(browser, f"{address}/#/many") as page:
+        expect(page.locator(".ranks-list li")).to_have_text(
+            [re.compile("rank 0.*20 ms"), re.compile("rank 1.*30 ms"), re.compile("rank 2.*20 ms")]
+        )
+        expect(page.locator(".verdict")).to_contain_text("Rank 1 takes 50 % longer")
+        expect(page.locator(".ranks-list [data-slow=true]")).to_have_count(1)
+
+
+def test_predictions_and_pictures_are_shown_as_they_come(browser: Browser, bus: Bus, address: str) -> None:
+    grid = [[float(x * y) for x in range(8)] for y in range(8)]
+    stories.predicted(bus.source("seen"), [{"digit": 3, "confidence": 0.75, "image": grid}, "plain"])
+    bus.flush()
+    with visiting(browser, f"{address}/#/seen") as page:
+        expect(page.locator(".results li")).to_have_count(2)
+        expect(page.locator(".results li", has_text="digit")).to_contain_text("0.7500")
+        expect(page.locator(".results .picture")).to_have_count(1)
+        assert page.locator(".results .picture").evaluate("canvas => canvas.width") == 8
+        bus.source("seen").publish(Sample, picture=PIXEL)  # a type that only its publisher knows
+        expect(page.locator(".results .picture")).to_have_count(2)
+        expect(page.locator(".events .type").first).to_have_text("tests.service.Sample")
+
+
+def test_the_cost_of_observing_is_shown_where_the_bus_is_in_reach(browser: Browser, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    with Bus(tmp_path) as bus, serving(service(bus, token=None)) as server, bus.steering.within("mine", Wheel()):
+        bus.subscribe(seen.append, name="my logger", lane="thread")
+        source = bus.source("mine")
+        stories.begin(source)
+        stories.epoch(source, 0)
+        bus.flush()
+        with visiting(browser, f"{url(server)}/#/mine") as page:
+            expect(page.locator(".observing tbody")).to_contain_text("my logger")
+            expect(page.locator(".observing .about")).to_contain_text("µs a step")
+
+
+def test_a_run_that_is_not_there_is_an_answer_and_no_blank_page(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    with visiting(browser, f"{address}/#/nobody") as page:
+        expect(page.locator("main h1")).to_have_text("No such run")
+        page.get_by_role("link", name="All runs").click()
+        expect(row(page, "good")).to_be_visible()
+
+
+# -- the feed --------------------------------------------------------------------------------------
+
+
+def test_the_feed_is_filtered_by_type_and_by_text(browser: Browser, bus: Bus, address: str) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    with visiting(browser, f"{address}/#/good") as page:
+        expect(page.locator(".events .type").first).to_have_text("RunEnd")
+        assert "TrainBatchEnd" not in types(page)
+        page.select_option("#scope", "TrainBatchEnd")
+        expect(page.locator(".events li")).to_have_count(stories.EPOCHS * stories.BATCHES)
+        page.select_option("#scope", "milestones")
+        page.locator("#feed-text").fill("epoch 2/4")
+        expect(page.locator(".events li")).to_have_count(3)
+        assert types(page) == ["FitEpochEnd", "TrainEpochEnd", "TrainEpochStart"]
+        page.locator(".events summary").first.click()
+        expect(page.locator(".events pre")).to_contain_text('"best_fitness": 0.6')
+
+
+def test_the_feed_holds_some_hundred_rows_of_however_many_events(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("long")
+    stories.begin(source)
+    bus.flush()
+    with visiting(browser, f"{address}/#/long") as page:
+        page.select_option("#scope", "everything")
+        expect(page.locator(".events li")).to_have_count(2)
+        for number in range(3000):
+            source.publish(BeforeZeroGrad, epoch=0, batch=number, batches=None, batch_size=1, step=number)
+        stories.end(source)
+        expect(page.locator(".events .type").first).to_have_text("RunEnd")
+        expect(page.locator(".events li")).to_have_count(250)
+
+
+def test_nothing_that_an_event_says_becomes_markup(browser: Browser, bus: Bus, address: str) -> None:
+    evil = "<img src=x onerror='document.title=1'>"
+    source = bus.source("evil")
+    stories.begin(source, model=evil)
+    source.publish(Sample, picture=f"data:image/svg+xml;base64,{evil}", said=evil)
+    bus.flush()
+    with visiting(browser, f"{address}/#/evil") as page:
+        expect(page.locator(".facts")).to_contain_text(evil)
+        expect(page.locator(".events .said").first).to_contain_text(evil)
+        assert page.locator("img").count() == 0
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+def test_a_restart_of_the_service_is_survived_without_a_reload(browser: Browser, bus: Bus) -> None:
+    source = bus.source("going")
+    stories.begin(source, epochs=100)
+    bus.flush()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    folder = _folder(bus)
+    with ExitStack() as first:
+        address = url(first.enter_context(serving(service(folder, token=None), port=port)))
+        with visiting(browser, f"{address}/#/going") as page:
+            expect(page.locator(".events li")).to_have_count(2)
+            page.select_option("#scope", "everything")
+            page.evaluate("window.mark = 1")
+            first.close()
+            for restart in range(1, 4):
+                expect(page.locator("#connection")).to_have_text("reconnecting …")
+                stories.step(source, 2 * restart, epochs=100)  # while nobody serves
+                bus.flush()
+                with serving(service(folder, token=None), port=port):
+                    expect(page.locator("#connection")).to_have_text("live")
+                    stories.step(source, 2 * restart + 1, epochs=100)  # and while somebody does
+                    expect(page.locator(".events .type", has_text="TrainBatchEnd")).to_have_count(2 * restart)
+            said = page.locator(".events .said", has_text=re.compile("^batch .* loss")).all_inner_texts()
+            assert [int(line.split("/")[0].split()[1]) for line in said] == [7, 6, 5, 4, 3, 2]
+            assert page.evaluate("window.mark") == 1
+
+
+def test_without_the_token_the_page_is_not_shown_and_with_its_link_it_is(browser: Browser, bus: Bus) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    with serving(service(_folder(bus), token=TOKEN)) as server:
+        with browser.new_context() as context:
+            answer = context.new_page().goto(url(server))
+            assert answer is not None
+            assert answer.status == 401
+        with visiting(browser, f"{url(server)}/?token={TOKEN}") as page:
+            expect(row(page, "good").locator(".state")).to_have_text("finished")
+            assert TOKEN not in page.url
+            assert TOKEN not in page.evaluate("document.cookie")
+
+
+def test_it_works_below_a_path_of_an_app_of_yours(browser: Browser, bus: Bus) -> None:
+    stories.trained(bus.source("good"))
+    bus.flush()
+    mine = service(_folder(bus), token=None)
+    app: Any = FastAPI()
+    app.hub = mine.hub
+    app.mount("/deep/lineside", mine)
+    with serving(app) as server, visiting(browser, f"{url(server)}/deep/lineside/#/good") as page:
+        expect(page.locator(".chart h3").first).to_have_text("loss")
+        expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        expect(row(page, "good").locator(".state")).to_have_text("finished")
+
+
+# -- hands and eyes --------------------------------------------------------------------------------
+
+
+def test_everything_is_reached_from_the_keyboard(browser: Browser, bus: Bus, address: str) -> None:
+    for name in ("one", "two", "three"):
+        stories.trained(bus.source(name))
+        bus.flush()
+    with visiting(browser, address) as page:
+        expect(page.locator("main h1")).to_have_text("three")  # the newest, where there is room
+        page.keyboard.press("Tab")
+        expect(page.locator("#skip")).to_be_focused()
+        for place in ("#home", "#keys", "#theme", "#search"):
+            page.keyboard.press("Tab")
+            expect(page.locator(place)).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(row(page, "three").locator("a")).to_be_focused()
+        page.keyboard.press("ArrowDown")
+        expect(row(page, "two").locator("a")).to_be_focused()
+        assert row(page, "two").locator("a").evaluate("link => getComputedStyle(link).outlineStyle") == "solid"
+        page.keyboard.press("End")
+        expect(row(page, "one").locator("a")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("main h1")).to_have_text("one")
+        page.keyboard.press("ArrowUp")
+        expect(row(page, "two").locator("a")).to_be_focused()
+        expect(page.locator(".chart h3").first).to_be_visible()
+        page.keyboard.press("f")
+        expect(page.locator("#feed-text")).to_be_focused()
+        page.locator(".stage canvas").focus()
+        page.keyboard.press("+")
+        expect(page.get_by_role("button", name="show all")).to_be_visible()
+        page.keyboard.press("0")
+        expect(page.get_by_role("button", name="show all")).to_be_hidden()
+        page.keyboard.press("?")
+        expect(page.locator("#help")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#help")).to_be_hidden()
+        page.keyboard.press("Escape")
+        expect(page.locator("main")).to_contain_text("Choose a run")
+
+
+def test_the_theme_follows_the_system_until_one_is_chosen_and_that_is_kept(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    def background(page: Page) -> str:
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+
+    light, dark = "rgb(247, 247, 245)", "rgb(19, 20, 22)"
+    with visiting(browser, address, color_scheme="dark") as page:
+        expect(page.locator("#theme")).to_have_text("Theme: system")
+        assert background(page) == dark
+        page.locator("#theme").click()
+        assert background(page) == light
+        page.reload()
+        expect(page.locator("#theme")).to_have_text("Theme: light")
+        assert background(page) == light
+        page.locator("#theme").click()
+        assert background(page) == dark
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "400"])
+def test_nothing_sticks_out_at_either_width(browser: Browser, bus: Bus, address: str, viewport: Any) -> None:
+    stories.trained(bus.source("a-run-with-quite-a-long-name-20261122"), error="word" * 60)
+    bus.flush()
+    with visiting(browser, address, viewport) as page:
+        row(page, "a-run-with-quite-a-long-name-20261122").locator("a").click()
+        expect(page.locator(".chart h3").first).to_be_visible()
+        out = """() => [document.documentElement, document.querySelector("main")]
+            .map(element => element.scrollWidth - element.clientWidth)"""
+        assert page.evaluate(out) == [0, 0]
+        if viewport == NARROW:
+            expect(page.locator("#search")).to_be_hidden()
+            page.get_by_role("link", name="All runs").click()
+            expect(page.locator("#search")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+
+
+# -- size ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_of_a_million_events_opens_in_two_seconds(browser: Browser, bus: Bus) -> None:
+    source = bus.source("long")
+    stories.begin(source, epochs=100)
+    place: dict[str, Any] = {"epoch": 0, "batches": None, "batch_size": 8, "losses": {}, "lr": {"all": 0.1}}
+    for number in range(1_000_000):
+        if number % 10_000 == 0:
+            stories.close_epoch(source, number // 10_000, epochs=100)
+        source.publish(TrainBatchEnd, **place, batch=number, step=number + 1, loss=1 / (number + 1), seconds=0.001)
+    bus.flush()
+    waits: list[float] = []
+    for _ in range(3):  # each by a service that has read nothing yet
+        with serving(service(_folder(bus), token=None)) as server, visiting(browser, url(server), NARROW) as page:
+            expect(row(page, "long")).to_be_visible()
+            begun = time.monotonic()
+            row(page, "long").locator("a").click()
+            for part in (".chart canvas", ".events li", ".lanes li"):
+                page.locator(part).first.wait_for()
+            waits.append(time.monotonic() - begun)
+    assert min(waits) < 2, waits

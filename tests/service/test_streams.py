@@ -1,0 +1,398 @@
+"""Streams over a real connection: nothing is lost, nothing comes twice, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import socket
+import threading
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from websockets.asyncio.client import connect as websocket
+from websockets.exceptions import ConnectionClosed
+
+from lineside.bus import Bus
+from lineside.bus.journal import Origin, Tail, Told
+from lineside.bus.service import Server, service
+from lineside.bus.service.feed import RunFeed, covers, parse, text, together, unseen
+from lineside.bus.service.frames import Batch, Item
+
+from .support import BEARER, PATIENCE, QUICK, TOKEN, Note, batch, client, following, served, serving, until, url
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Generator[Bus]:
+    with Bus(tmp_path) as bus:
+        yield bus
+
+
+async def publish(bus: Bus, first: int, last: int, run: str = "run") -> None:
+    source = bus.source(run)
+    for n in range(first, last + 1):
+        source.publish(Note, n=n)
+    await bus.aflush()
+
+
+async def test_a_stream_gives_history_then_what_comes(bus: Bus) -> None:
+    await publish(bus, 1, 2500)
+    with served(bus) as address:
+        async with client(address) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(2500)
+            await publish(bus, 2501, 2600)
+            await stream.until(2600)
+            assert stream.numbers == list(range(1, 2601))
+            assert stream.response.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_a_client_that_is_cut_off_at_any_place_goes_on_with_nothing_lost_or_repeated(bus: Bus) -> None:
+    chance = random.Random(3)
+    numbers: list[int] = []
+    position = ""
+    with served(bus) as address:
+        await publish(bus, 1, 1)
+        async with client(address) as http:
+            for turn in range(20):
+                await publish(bus, 2 + turn * 50, 1 + (turn + 1) * 50)
+                async with following(http, "/runs/run/events", **{"last-event-id": position}) as stream:
+                    read = await stream.until(chance.randint(1, 50))
+                    taken = read[: chance.randint(1, len(read))]  # what came after it is lost with the connection
+                numbers += [block.data["n"] for block in taken]
+                position = taken[-1].id
+            async with following(http, "/runs/run/events", **{"last-event-id": position}) as stream:
+                await stream.until(1001 - len(numbers))
+                numbers += stream.numbers
+    assert numbers == list(range(1, 1002))
+
+
+async def test_last_event_id_counts_more_than_after_and_after_now_begins_at_the_end(bus: Bus) -> None:
+    await publish(bus, 1, 10)
+    with served(bus) as address:
+        async with client(address) as http:
+            async with following(http, "/runs/run/events?after=now") as stream:
+                await stream.more()
+                opened = stream.read[0]
+                assert (opened.event, opened.data) == ("", None)
+            await publish(bus, 11, 12)  # nobody is connected
+            async with following(http, "/runs/run/events?after=now", **{"last-event-id": opened.id}) as stream:
+                await stream.until(2)
+                assert stream.numbers == [11, 12]
+
+
+async def test_filters_choose_types_families_and_ranks(bus: Bus) -> None:
+    await publish(bus, 1, 3)
+    batch(bus.source("run"), 1)
+    batch(bus.source("run", rank=1), 2)
+    await publish(bus, 4, 4)
+    with served(bus) as address:
+        async with client(address) as http:
+            for query, expected in {
+                "type=TrainBatchEnd": ["TrainBatchEnd"] * 2,
+                "family=BatchEnd&rank=1": ["TrainBatchEnd"],
+                "type=tests.service.Note&rank=0": ["tests.service.Note"] * 4,
+                "family=BatchEvent&type=tests.service.Note": ["tests.service.Note"] * 3
+                + ["TrainBatchEnd"] * 2
+                + ["tests.service.Note"],
+            }.items():
+                async with following(http, f"/runs/run/events?{query}") as stream:
+                    assert [block.event for block in await stream.until(len(expected))] == expected
+                page = (await http.get(f"/runs/run/events?{query}")).json()
+                assert [event["type"] for event in page["events"]] == expected
+
+
+async def test_a_filtered_stream_gets_what_fits_live_too(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    with served(bus) as address:
+        async with client(address) as http, following(http, "/runs/run/events?type=TrainBatchEnd&after=now") as stream:
+            await stream.more()
+            await publish(bus, 2, 20)
+            batch(bus.source("run"), 1)
+            assert [block.event for block in await stream.until(1)] == ["TrainBatchEnd"]
+
+
+async def test_heartbeats_come_while_nothing_happens(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    with served(bus) as address:
+        async with client(address) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(1)
+            silent = len(stream.read)
+            while len(stream.read) < silent + 2:
+                await asyncio.wait_for(stream.more(), PATIENCE)
+            assert {*stream.read[silent:]} == {("", "", None)}
+
+
+async def test_pages_follow_one_another(bus: Bus) -> None:
+    await publish(bus, 1, 25)
+    numbers: list[int] = []
+    with served(bus) as address:
+        async with client(address) as http:
+            more, position = True, ""
+            while more:
+                query = {"limit": "10", "after": position}
+                page = (await http.get("/runs/run/events", params=query)).json()
+                numbers += [event["n"] for event in page["events"]]
+                more, position = page["more"], page["position"]
+            await publish(bus, 26, 26)
+            query = {"after": position}
+            numbers += [e["n"] for e in (await http.get("/runs/run/events", params=query)).json()["events"]]
+    assert numbers == list(range(1, 27))
+
+
+async def test_a_websocket_is_told_the_same(bus: Bus) -> None:
+    await publish(bus, 1, 3)
+    with served(bus) as address:
+        async with websocket(address.replace("http", "ws") + "/runs/run/ws", additional_headers=BEARER) as socket:
+            async with asyncio.timeout(PATIENCE):
+                opened, *told = [json.loads(await socket.recv()) for _ in range(4)]
+                assert (opened["event"], opened["data"]) == ("open", None)
+                assert [message["data"]["n"] for message in told] == [1, 2, 3]
+                assert {message["event"] for message in told} == {"tests.service.Note"}
+                await publish(bus, 4, 4)
+                assert json.loads(await socket.recv())["data"]["n"] == 4
+        after = told[1]["id"]
+        address = address.replace("http", "ws") + f"/runs/run/ws?after={after}"
+        async with websocket(address, additional_headers=BEARER) as socket, asyncio.timeout(PATIENCE):
+            assert [json.loads(await socket.recv())["data"] for _ in range(2)][1]["n"] == 3
+
+
+async def test_damage_is_told_as_a_gap(tmp_path: Path) -> None:
+    import sqlite3
+
+    with Bus(tmp_path) as bus:
+        for n in range(1, 4):
+            await publish(bus, n, n)  # a commit each
+        path = bus.journal
+    assert path is not None
+    with sqlite3.connect(path) as damaged:
+        damaged.execute("UPDATE chunks SET bodies = zeroblob(10) WHERE first = 2")
+    damaged.close()
+    with served(tmp_path) as address:
+        async with client(address) as http, following(http, "/runs/run/events") as stream:
+            assert [block.event for block in await stream.until(3)] == [
+                "tests.service.Note",
+                "gap",
+                "tests.service.Note",
+            ]
+            assert stream.events[1].data == {"file": path.name, "first": 2, "last": 2}
+
+
+async def test_at_shutdown_every_stream_says_bye_and_ends(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    with serving(service(bus, token=TOKEN, limits=QUICK)) as server:
+        async with (
+            client(url(server)) as http,
+            following(http, "/runs/run/events") as one,
+            following(http, "/runs/run/events?after=now") as other,
+            following(http, "/events-of-runs") as runs,
+            websocket(url(server).replace("http", "ws") + "/runs/run/ws", additional_headers=BEARER) as socket,
+        ):
+            await one.until(1)
+            await other.more()
+            await runs.until(1)
+            server.should_exit = True
+            for stream in (one, other, runs):
+                assert (await stream.rest())[-1].event == "bye"
+            events: list[str] = []
+            async with asyncio.timeout(PATIENCE):
+                while "bye" not in events:
+                    events.append(json.loads(await socket.recv())["event"])
+                with pytest.raises(ConnectionClosed) as closed:
+                    await socket.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code in (1001, 1012)  # ours, or that of the server if it was quicker
+            assert events[-1] == "bye"
+
+
+@pytest.fixture
+def endless(bus: Bus) -> Generator[threading.Event]:
+    """Publish long notes until told otherwise."""
+    enough = threading.Event()
+
+    def work() -> None:
+        source, n = bus.source("run"), 0
+        while not enough.wait(0.001):
+            n += 1
+            source.publish(Note, n=n, text="x" * 20_000)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield enough
+    enough.set()
+    thread.join(PATIENCE)
+
+
+def deaf(server: Server, path: str = "/runs/run/events", upgrade: str = "") -> socket.socket:
+    """Return a client that asks and never reads."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", server.config.port))
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}", "Accept: text/event-stream"]
+    made.sendall("\r\n".join([*lines, *([upgrade] if upgrade else []), "", ""]).encode())
+    return made
+
+
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+)
+
+
+@pytest.mark.parametrize("path", ["/runs/run/events", "/runs/run/ws"])
+async def test_who_never_reads_is_let_go_and_the_others_notice_nothing(
+    bus: Bus, endless: threading.Event, path: str
+) -> None:
+    app = service(bus, token=TOKEN, limits=QUICK)
+    await until(lambda: bus.position > 3)
+    with serving(app) as server:
+        silent = [deaf(server, path, UPGRADE if path.endswith("ws") else "") for _ in range(10)]
+        await until(lambda: app.hub.streams == 10)
+        async with client(url(server)) as http, following(http, "/runs/run/events") as stream:
+            await until(lambda: app.hub.streams == 1)  # the deaf ones are gone
+            enough = len(stream.events) + 50
+            await stream.until(enough)
+            assert stream.numbers == list(range(1, len(stream.numbers) + 1))
+        for made in silent:
+            made.close()
+
+
+async def test_shutdown_waits_for_nobody_who_never_reads(bus: Bus, endless: threading.Event) -> None:
+    app = service(bus, token=TOKEN, limits=replace(QUICK, stalled=3600.0))
+    await until(lambda: bus.position > 3)
+    with serving(app) as server:
+        silent = [deaf(server) for _ in range(3)]
+        await until(lambda: app.hub.streams == 3)
+    for made in silent:  # the block above ended
+        made.close()
+
+
+async def test_a_slow_reader_falls_behind_the_window_and_gets_everything_from_the_journal(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    limits = replace(QUICK, window=2000, stalled=PATIENCE)
+    with served(bus, limits) as address:
+        async with client(address) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(1)
+            for first in range(2, 20_000, 1000):  # more than buffers hold, and nothing is read meanwhile
+                await publish(bus, first, first + 999)
+            await stream.until(20_001)
+            assert stream.numbers == list(range(1, 20_002))
+
+
+async def test_two_processes_of_one_run_are_merged_and_resumed(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with Bus(tmp_path) as one, Bus(tmp_path) as other:
+        buses = {0: one.source("run"), 1: other.source("run", rank=1)}
+        with served(tmp_path) as address:
+            async with client(address) as http:
+                position = ""
+                for turn in range(10):
+                    for n in range(turn * 10, turn * 10 + 10):
+                        buses[n % 2].publish(Note, n=n)
+                    await one.aflush()
+                    await other.aflush()
+                    async with following(http, "/runs/run/events", **{"last-event-id": position}) as stream:
+                        taken = (await stream.until(10))[:7] if turn < 9 else await stream.until(100 - len(seen))
+                        position = taken[-1].id
+                    seen += [(block.data["rank"], block.data["n"]) for block in taken]
+    assert sorted(n for _, n in seen) == list(range(100))
+    assert [n for rank, n in seen if rank] == list(range(1, 100, 2))
+
+
+async def test_nobody_following_leaves_nothing_running(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:  # closed: while it has the file open, SQLite closes no other descriptor of it
+        await publish(bus, 1, 10)
+    app = service(tmp_path, token=TOKEN, limits=QUICK)
+    process = psutil.Process()
+    with serving(app) as server:
+        async with client(url(server)) as http:
+            await http.get("/runs")
+        before = process.num_fds()
+        for _ in range(3):
+            async with (
+                client(url(server)) as http,
+                following(http, "/runs/run/events") as stream,
+                following(http, "/events-of-runs") as runs,
+            ):
+                await stream.until(10)
+                await runs.until(1)
+            await until(lambda: app.hub.idle)
+        await until(lambda: process.num_fds() <= before)
+
+
+async def test_the_list_of_runs_is_told_as_it_changes(bus: Bus) -> None:
+    await publish(bus, 1, 1, "one")
+    with served(bus) as address:
+        async with client(address) as http, following(http, "/events-of-runs") as stream:
+            assert [block.data["run"] for block in await stream.until(1)] == ["one"]
+            await publish(bus, 1, 5, "other")
+            while "other" not in {block.data["run"] for block in stream.events}:
+                await stream.until(len(stream.events) + 1)
+            newest = [block.data for block in stream.events if block.data["run"] == "other"][-1]
+            assert newest["events"] >= 1
+
+
+async def test_too_many_streams_are_refused_with_a_reason(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    with served(bus, replace(QUICK, streams=1)) as address:
+        async with client(address) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(1)
+            refused = await http.get("/runs/run/events", headers={"accept": "text/event-stream"})
+            assert (refused.status_code, "1 streams are open" in refused.json()["error"]) == (503, True)
+
+
+def test_positions_of_two_readers_are_joined_without_loss() -> None:
+    """One reader may have gone through two files in another order than the other."""
+    items = [Item(f"a.{a}-b.{b}", "Note", b"", told=_told(a, b)) for a, b in ((6, 7), (6, 8), (6, 9), (7, 9))]
+    batch = Batch(items, parse("a.7-b.9"))
+    mine = parse("a.5-b.8")
+    left = unseen(batch, mine)
+    assert [item.id for item in left.items] == ["a.6-b.8", "a.6-b.9", "a.7-b.9"]
+    assert covers(left.end, together(mine, batch.end))
+    assert parse(text(mine)) == mine
+
+
+def _told(a: int, b: int) -> Told:
+    return Told(f"a.{a}-b.{b}", "", 0, "Note", Origin("run", 1, 0), b"")
+
+
+async def test_a_feed_survives_a_journal_that_cannot_be_read(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its streams end with a word, so that clients come again."""
+    await publish(bus, 1, 1)
+    app = service(bus, token=TOKEN, limits=QUICK)
+    with serving(app) as server:
+        async with client(url(server)) as http, following(http, "/runs/run/events?after=now") as stream:
+            await stream.more()
+
+            def fail(self: Tail, limit: int = 0) -> None:
+                raise OSError("the disk is gone")
+
+            monkeypatch.setattr(Tail, "read", fail)
+            assert (await stream.rest())[-1].event == "bye"
+            monkeypatch.undo()
+        async with client(url(server)) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(1)
+
+
+def test_a_run_feed_is_shared(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        app = service(bus, token=TOKEN)
+
+        async def ask() -> tuple[RunFeed, RunFeed]:
+            return app.hub.run("a"), app.hub.run("a")
+
+        one, other = asyncio.run(ask())
+        assert one is other
+
+
+async def test_a_forgotten_follower_is_told_of_by_its_connection(bus: Bus) -> None:
+    """Who goes away while nothing is sent is noticed all the same."""
+    await publish(bus, 1, 1)
+    app = service(bus, token=TOKEN, limits=replace(QUICK, heartbeat=3600.0))
+    with serving(app) as server:
+        async with client(url(server)) as http, following(http, "/runs/run/events") as stream:
+            await stream.until(1)
+            assert app.hub.streams == 1
+        await until(lambda: app.hub.streams == 0)
