@@ -39,6 +39,10 @@ PAGE = 1000
 """Events that are read at once."""
 PAST = 250
 """The same for one client alone: it is kept for as long as that one does not take it."""
+UNPROVEN = 8
+"""Such pages after which a client is known to read, as buffers hold less. Before, nothing is read ahead for it."""
+READERS = 4
+"""Clients that are read for from the journal at the same time."""
 
 Seen = Mapping[str, int]
 """A position of a `Tail` as numbers: up to where each file was read, by its key."""
@@ -267,10 +271,7 @@ class RunFeed(Feed):
             seen = self.position if past is None else parse(past.position)
             yield Batch([Item(text(seen), OPEN, b"")], seen)
             while not self.over:
-                if covers(seen, self.start):
-                    way = self._live(seen)
-                else:
-                    way = self._past(past, seen, choice)
+                way = self._live(seen) if covers(seen, self.start) else self._past(past, seen, choice)
                 past = None
                 async with aclosing(way):
                     async for batch in way:
@@ -281,6 +282,8 @@ class RunFeed(Feed):
     async def _past(self, tail: Tail | None, seen: Seen, choice: Choice) -> AsyncGenerator[Batch]:
         """Yield what is in the journal after `seen`, until the window is reached."""
         held = deque([tail] if tail is not None else [])
+        del tail  # what it read ahead is not to be kept
+        pages = 0
 
         def release() -> None:
             while held:
@@ -290,9 +293,13 @@ class RunFeed(Feed):
             while not self.over:
                 if not held:
                     held.append(await in_thread(self.tail, text(seen), choice))
-                batch = await in_thread(told, held[0], PAST)
+                async with self.hub.readers:
+                    batch = await in_thread(told, held[0], PAST)
                 seen = batch.end
                 batch.release = release
+                pages += 1
+                if pages <= UNPROVEN:
+                    release()
                 yield batch
                 if covers(seen, self.start):
                     return
@@ -393,6 +400,7 @@ class Hub:
         self._feeds: dict[str, RunFeed] = {}
         self._runs: RunsFeed | None = None
         self._lock = threading.Lock()
+        self.readers = asyncio.Semaphore(READERS)
 
     def summaries(self) -> list[RunSummary]:
         """Return the summaries of all runs, the newest first."""

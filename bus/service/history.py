@@ -45,7 +45,7 @@ from ..journal.file import JournalFile
 
 WHOLE = 100_000
 """Positions up to which everything is read."""
-LOOKS = 1000
+LOOKS = 500
 """Places at which samples are taken of more than that."""
 SAMPLES = 16
 """Samples at each place."""

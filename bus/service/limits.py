@@ -13,7 +13,7 @@ class Limits:
     """Time between two looks into the journal, for all streams of a run together."""
     fan_out: float = 0.0001
     """More of that time for each of them: with many clients, more events travel in a chunk."""
-    summaries: float = 0.5
+    summaries: float = 0.2
     """Time between two looks at the list of runs, for all that follow it together."""
     heartbeat: float = 15.0
     """Time between two comments in a stream, so that whoever is in between does not take it for dead."""

@@ -158,5 +158,6 @@ def test_a_durable_subscription_needs_a_journal() -> None:
 
 @pytest.mark.parametrize("policy", [{"lane": "process"}, {"overflow": "drop"}, {"durable": "no/path"}])
 def test_what_does_not_go_with_it_is_refused(tmp_path: Path, policy: dict[str, Any]) -> None:
+    keywords: dict[str, Any] = {"durable": "uploader", **policy}
     with Bus(tmp_path) as bus, pytest.raises(PolicyRefused, match="durable"):
-        bus.subscribe(print, Step, **{"durable": "uploader", **policy})
+        bus.subscribe(print, Step, **keywords)
