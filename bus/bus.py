@@ -252,6 +252,7 @@ class Bus(Closing):
             BusClosed: there will be no events any more.
             BusForked: the bus belongs to the parent process.
         """
+        self._refuse_late_readers()
         found, checked = find_events(types), check_policy(policy)
         if isinstance(callback, str):
             callback = import_callback(callback)
@@ -297,7 +298,6 @@ class Bus(Closing):
         self._lanes[subscription] = lane
 
     def _subscription(self, policy: Policy, name: str, lane: str, types: tuple[type[Event], ...]) -> Subscription:
-        self._refuse_late_readers()
         sequencer, inbox, lanes = self._sequencer, self._inbox, self._lanes
 
         def forget(subscription: Subscription) -> None:
@@ -337,6 +337,7 @@ class Bus(Closing):
             BusClosed: there will be no events any more.
             BusForked: the bus belongs to the parent process.
         """
+        self._refuse_late_readers()
         found, checked = find_events(types), check_policy(policy)
         for keyword in ("lane", "durable", "timeout", "retries", "max_failures"):
             if keyword in policy:

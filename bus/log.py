@@ -223,6 +223,7 @@ class Cursor:
     """
 
     __slots__ = (
+        "_archive",
         "_backlog",
         "_gap",
         "_gaps",
@@ -254,6 +255,7 @@ class Cursor:
         self._gap: Gap | None = None
         """What is being lost; closed by the next read, so that nothing that was read lies in it."""
         self._gaps: list[Gap] = []
+        self._archive: Archive | None = None
         self._backlog: Backlog | None = None
         self._holes: list[tuple[int, int]] = []
         """First and last positions that were counted as missed while it was further back, on disk."""
@@ -322,8 +324,8 @@ class Cursor:
     def _read_back(self, limit: int) -> list[tuple[int, Event]]:
         """Take the next wanted events from disk; there may be none before the position that was reached."""
         archive = self.log.archive
-        if self._backlog is None and archive is not None:
-            self._backlog = archive.reading()
+        if archive is not self._archive:  # a temporary one may have gone and another come
+            self._archive, self._backlog = archive, None if archive is None else archive.reading()
         upto = self.log.tail - 1  # before the look at what is wanted: that grows before a class's first event
         found = self._backlog.take(self.position, upto, limit, self.wanted) if self._backlog else Archived([], upto)
         items, reached = found
@@ -336,7 +338,7 @@ class Cursor:
             for seq in (seq for seq, event in items if event is None):
                 self._count(1, seq, seq)
             if not self._is_behind_memory():
-                self._backlog = None
+                self._archive = self._backlog = None
                 self._rereads = False
         return [(seq, event) for seq, event in items if event is not None]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema, from_json, to_json
 
@@ -153,7 +154,15 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _known(types: Iterable[type[Event]] | None) -> tuple[type[Event], ...]:
-    return events() if types is None else tuple(types)
+    return tuple(cls for cls in events() if _is_whole(cls)) if types is None else tuple(types)
+
+
+def _is_whole(cls: type[Event]) -> bool:
+    """Return whether pydantic can build `cls`: one that names what was never defined must not cost the others."""
+    try:
+        return cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False) is not False
+    except PydanticUserError:
+        return False
 
 
 def _schema(cls: type[Event]) -> JsonSchemaValue:

@@ -57,6 +57,8 @@ class Recorder:
     def _serve(self) -> bool:
         if self._lines is None:
             items = self._subscription.take_items()
+            if not self._subscription.open:  # what is published since may not be built any more
+                return False
             self._upto = self._subscription.cursor.position
             self._lines = self._encode(items) if items else None
         self._save_bookmarks()  # first: an event that is on disk has to be found again by who did not get it

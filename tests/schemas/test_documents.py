@@ -336,3 +336,18 @@ def test_the_keys_of_the_asyncapi_document_are_allowed_whatever_the_event_is_cal
 
 def test_an_unknown_event_is_no_event_to_describe() -> None:
     assert UnknownEvent not in events()
+
+
+def test_a_class_that_cannot_be_built_costs_the_others_nothing() -> None:
+    code = """
+from lineside.schemas import Event
+from lineside.schemas.documents import json_schemas
+
+
+class Prophecy(Event):
+    of: "NeverDefined"
+
+
+print("TrainBatchEnd" in json_schemas(), "Prophecy" in json_schemas())
+"""
+    assert run_code(code) == "True False\n"
