@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
-from pydantic.errors import PydanticUserError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema, from_json, to_json
 
@@ -158,11 +158,12 @@ def _known(types: Iterable[type[Event]] | None) -> tuple[type[Event], ...]:
 
 
 def _is_whole(cls: type[Event]) -> bool:
-    """Return whether pydantic can build `cls`: one that names what was never defined must not cost the others."""
+    """Return whether `cls` can be described: one that names what was never defined must not cost the others."""
     try:
-        return cls.__pydantic_complete__ or cls.model_rebuild(raise_errors=False) is not False
-    except PydanticUserError:
+        _schema(cls)
+    except (EventError, PydanticUserError, PydanticUndefinedAnnotation):
         return False
+    return True
 
 
 def _schema(cls: type[Event]) -> JsonSchemaValue:
