@@ -142,7 +142,7 @@ def length(data: object) -> int | None:
     """Return the length of `data`; None where it does not know."""
     try:
         return len(cast(Sized, data))
-    except (TypeError, NotImplementedError):  # no length, or a DataLoader of an IterableDataset without one
+    except (TypeError, NotImplementedError):  # no ``__len__``, or one that a base class left to be written
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,15 +148,14 @@ def test_nothing_polls_for_late_fields_while_nobody_waits_for_them() -> None:
         assert asked < 100
 
 
-def test_nobody_waits_for_a_value_that_stays_late() -> None:
+def test_nobody_waits_for_a_value_that_stays_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lineside.bus.inbox.GIVE_WAY_SECONDS", 1000.0)  # who waits is found out by the test's timeout
     with Bus(window=16) as bus:
         late = Late(n=0)
         bus.source("run").publish_when(late, Tick)
         assert late.asked.wait(PATIENCE)
-        begin = time.perf_counter()
-        for n in range(1, 400):  # 50 ms each would be 20 s
+        for n in range(1, 400):
             bus.publish(Tick, n=n)
-        assert time.perf_counter() - begin < 10
         late.come()
 
 
