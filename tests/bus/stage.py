@@ -147,6 +147,9 @@ class Stage:
         self._before = set(threading.enumerate())
         self.bus = Bus(journal, window=window, latency=latency)
         self.readers: list[Reader] = []
+        """Those that the moves made, in their order."""
+        self._recruits: list[Reader] = []
+        """Those that callbacks made: how many there are at a moment no seed decides."""
         self._patience = patience
         self._numbers = itertools.count(1)
         self._published: list[list[int]] = [[]]
@@ -160,6 +163,10 @@ class Stage:
             self.bus.subscribe(self._gaps.append, EventsMissed),
             self.bus.subscribe(self._failures.append, SubscriberFailed),
         )
+
+    @property
+    def _all(self) -> list[Reader]:
+        return self.readers + self._recruits
 
     # -- moves -------------------------------------------------------------------------------------
 
@@ -292,7 +299,7 @@ class Stage:
         with suppress(BusClosed):
             recruit.handle = self.bus.subscribe(lambda event: self._note(recruit, event), Tick)
             recruit.after = (event.n, -1)
-            self.readers.append(recruit)
+            self._recruits.append(recruit)
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -301,20 +308,20 @@ class Stage:
         self._let_all_go()
         announced = self._drain_and_note() if drained else None
         report = self.bus.close(self._patience)
-        for reader in self.readers:
+        for reader in self._all:
             if reader.thread is not None:
                 reader.thread.join(self._patience)
                 assert not reader.thread.is_alive(), "a stream did not end"
         assert report.complete, report
         self._check_ledger()
-        for reader in self.readers:
+        for reader in self._all:
             self._check_reader(reader)
         if announced is not None:
             self._check_announcements(announced)
         self._check_threads()
 
     def _let_all_go(self) -> None:
-        for reader in self.readers:
+        for reader in self._all:
             reader.gate.set()
         self._arrive()
         for thread in self._storms:
@@ -323,7 +330,7 @@ class Stage:
     def _drain_and_note(self) -> Announced | None:
         """Return what was announced until now; None if those who listen have missed some of it."""
         self.drain()
-        lost = {reader.stats.name: reader.stats.missed for reader in self.readers if reader.complete}
+        lost = {reader.stats.name: reader.stats.missed for reader in self._all if reader.complete}
         failures = Counter(failure.subscription for failure in self._failures)
         listening = not any(monitor.missed for monitor in self._monitors)
         return Announced(lost, list(self._gaps), failures) if listening else None
@@ -333,7 +340,7 @@ class Stage:
         assert [line.seq for line in ledger] == list(range(1, self.bus.position + 1)), "positions have holes"
         place = {n: index for index, n in enumerate(numbers)}
         assert len(place) == len(numbers), "an event is in the log twice"
-        published = [*self._published, *(reader.echoes for reader in self.readers)]
+        published = [*self._published, *(reader.echoes for reader in self._all)]
         echoed_too_late = self.bus.stats().refused
         assert 0 <= sum(map(len, published)) - len(numbers) <= echoed_too_late, "an event is not in the log"
         for thread in published:
@@ -400,7 +407,7 @@ class Stage:
         for gap in announced.gaps:
             if gap.reason == "overflow":
                 counts[gap.subscription] += gap.count
-        for reader in self.readers:
+        for reader in self._all:
             name = reader.stats.name
             if name not in announced.lost:
                 continue  # what it was doing when it was cancelled nobody waits for
