@@ -33,7 +33,9 @@ class DemoSummary(Event):
     missed: Count = Field(description="Events that a subscription missed.")
     steps: Count = Field(description="Training steps.")
     step_seconds: Seconds = Field(description="Mean time of a training step.")
-    bus_seconds: Seconds = Field(description="CPU time of the bus's own thread for each training step.")
+    bus_seconds: Seconds = Field(
+        description="CPU time of the bus's own thread for each training step, once all is built."
+    )
     files: tuple[str, ...] = Field(description="What was written.")
     dashboard: str = Field(description="The command that shows all of it in a browser.")
 

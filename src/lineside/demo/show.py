@@ -33,11 +33,15 @@ def show(epochs: int, plain: bool, journal: Path, check: Callable[[RunResult], N
     with Bus(journal) as bus:
         bus.subscribe(DemoProgress(answers(), plain=plain), lane="process", name="display")
         trained: list[TrainEpochEnd] = []
-        bus.subscribe(trained.append, TrainEpochEnd)
+        costs: list[float] = []
+
+        @bus.on(TrainEpochEnd)
+        def note(epoch: TrainEpochEnd) -> None:
+            trained.append(epoch)
+            costs.append(bus.stats().seconds)
 
         result = recipe.trainer(bus=bus, epochs=epochs).run()
         check(result)
-        cost = bus.stats().seconds
         assert result.best is not None  # a completed run with validation has one
 
         check(recipe.validator(result.best, bus=bus).run())
@@ -53,11 +57,16 @@ def show(epochs: int, plain: bool, journal: Path, check: Callable[[RunResult], N
             held_back_accuracy=right / len(digits("held-back").labels),
             steps=steps,
             step_seconds=sum(epoch.duration for epoch in trained) / steps,
-            bus_seconds=cost / steps,
+            bus_seconds=_lasting(costs, [epoch.batches for epoch in trained]),
             files=tuple(str(file) for file in files),
             dashboard=f"{program()} serve {journal}",
             **counts(bus),
         )
+
+
+def _lasting(costs: list[float], batches: list[int]) -> float:
+    """Return the seconds a batch, without those of the first epoch, in which every event class is built once."""
+    return costs[0] / batches[0] if len(costs) == 1 else (costs[-1] - costs[0]) / sum(batches[1:])
 
 
 async def count_right(predictor: Predictor[Reading]) -> int:
