@@ -163,7 +163,12 @@ class ThreadLane:
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._serve, name=f"lineside-{self._subscription.name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # there are too many: that must not end the sequencer, whose thread this is
+            self._subscription.die(f"no thread could be started for it: {error}")
+            self._worker.close()
+            _done(self.finished)
 
     def abandon(self) -> None:
         """Leave it behind: the deadline of a close has passed, and a thread cannot be stopped from outside."""

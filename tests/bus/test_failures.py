@@ -503,6 +503,30 @@ def test_an_async_callback_that_no_loop_can_be_started_for_costs_nobody_else() -
     assert "homeless was switched off: no event loop could be started for it: [Errno 24]" in done.stderr
 
 
+def test_a_callback_that_no_thread_can_be_started_for_costs_nobody_else(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[Beat] = []
+    bus.subscribe(got.append, Tick)
+    bus.publish(Tick, n=1)
+    bus.drain(PATIENCE)
+    closable = Closable()
+    homeless = bus.subscribe(closable, Tick, name="homeless")
+    with monkeypatch.context() as limits:
+        limits.setattr(threading.Thread, "start", refuse_to_start)
+        bus.publish(Tick, n=2)
+        bus.drain(PATIENCE)
+    bus.publish(Tick, n=3)
+    bus.drain(PATIENCE)
+    assert numbers(got) == [1, 2, 3]
+    assert homeless.stats.state == "switched off"
+    assert closable.closed == 1
+
+
+def refuse_to_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 # -- callbacks with close() ------------------------------------------------------------------------
 
 
