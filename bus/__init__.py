@@ -1,6 +1,7 @@
 """How word travels: the log, the sequencer that numbers events, and the subscriptions that read them."""
 
-from .bus import Bus, BusStats, CloseReport
+from .bus import Bus, BusStats
+from .ending import CloseReport
 from .errors import (
     BusClosed,
     BusError,

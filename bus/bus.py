@@ -8,12 +8,9 @@ import itertools
 import logging
 import os
 import threading
-import time
 import warnings
 import weakref
-from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, overload
@@ -24,9 +21,10 @@ from typing_extensions import Unpack
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
 from .closing import Closing
-from .errors import BusClosed, BusForked, DrainTimeout, NextTimeout, PolicyRefused, WouldDeadlock
+from .ending import CloseReport, Ending
+from .errors import BusClosed, BusForked, NextTimeout, PolicyRefused, WouldDeadlock
 from .importable import import_callback, pickle_callback
-from .inbox import ClosedInbox, ForkedInbox, Inbox, retire
+from .inbox import ClosedInbox, ForkedInbox, Inbox
 from .journal import Journal
 from .journal.archive import Archive
 from .journal.durable import Durable
@@ -44,7 +42,7 @@ from .source import Source
 from .steering import Steering
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
-from .waiting import Waits, adrive, drive
+from .waiting import adrive, drive
 
 E = TypeVar("E", bound=Event)
 E1 = TypeVar("E1", bound=Event)
@@ -88,23 +86,6 @@ class BusStats:
     subscriptions: tuple[SubscriptionStats, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CloseReport:
-    """What a close had to leave behind."""
-
-    left: dict[str, int]
-    """Positions not handled, by subscription."""
-    hung: tuple[str, ...]
-    """Subscriptions whose callback had not returned at the deadline."""
-    waiting: int = 0
-    """Events that had not got their number."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything was handled."""
-        return not self.left and not self.hung and not self.waiting
-
-
 class Bus(Closing):
     """Carries events from publishers to subscriptions.
 
@@ -146,8 +127,7 @@ class Bus(Closing):
         self._thread = threading.Thread(target=self._sequencer.run, name="lineside-sequencer", daemon=True)
         self._lanes: dict[Subscription, LoopLane | ThreadLane] = {}
         self._names = itertools.count(1)
-        self._closed: CloseReport | None = None
-        self._being_closed: Future[None] | None = None
+        self._ending = Ending(self._inbox, self._sequencer, self._thread, self._lanes, self._portals)
         self._guard = threading.Lock()
         self._pid = os.getpid()
         self.steering = Steering()
@@ -313,7 +293,7 @@ class Bus(Closing):
     def _refuse_late_readers(self) -> None:
         if isinstance(self._inbox, ForkedInbox):
             raise BusForked
-        if self._closed is not None or isinstance(self._inbox, ClosedInbox):
+        if self._ending.report is not None or isinstance(self._inbox, ClosedInbox):
             raise BusClosed("it takes no new subscriptions or streams")
 
     @overload
@@ -415,14 +395,14 @@ class Bus(Closing):
         """
         recorder = self._recorder("flush")
         self._refuse_deadlock("flush", "await bus.aflush()")
-        drive(self._draining(timeout, recorder))
+        drive(self._ending.draining(timeout, recorder))
         self._refuse_degraded()
 
     async def aflush(self, timeout: float | None = None) -> None:
         """Like `flush`, and raises the same, without stopping the event loop."""
         recorder = self._recorder("aflush")
         self._refuse_own_callback("aflush")
-        await adrive(self._draining(timeout, recorder))
+        await adrive(self._ending.draining(timeout, recorder))
         self._refuse_degraded()
 
     @property
@@ -450,37 +430,12 @@ class Bus(Closing):
             WouldDeadlock: called where the wait could only end after itself.
         """
         self._refuse_deadlock("drain", "await bus.adrain()")
-        drive(self._draining(timeout))
+        drive(self._ending.draining(timeout))
 
     async def adrain(self, timeout: float | None = None) -> None:
         """Like `drain`, and raises the same, without stopping the event loop."""
         self._refuse_own_callback("adrain")
-        await adrive(self._draining(timeout))
-
-    def _draining(self, timeout: float | None, only: Subscription | None = None) -> Waits:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        if self._silent:
-            return
-        answer: Future[list[Future[None]]] = Future()
-        self._inbox.command(lambda: self._sequencer.drain(answer, only))
-        yield [answer], deadline
-        unanswered: Future[None] = Future()
-        waits = answer.result() if answer.done() else [unanswered]
-        yield waits, deadline
-        if not all(wait.done() for wait in waits):
-            for wait in waits:
-                wait.cancel()
-            raise DrainTimeout(timeout or 0.0, self._late())
-
-    @property
-    def _silent(self) -> bool:
-        return self._closed is not None or isinstance(self._inbox, ForkedInbox) or not self._thread.is_alive()
-
-    def _late(self) -> dict[str, int]:
-        late: Counter[str] = Counter()
-        for subscription in tuple(self._lanes):
-            late[subscription.name] += subscription.stats.lag if subscription.open else 0
-        return {name: lag for name, lag in late.items() if lag}
+        await adrive(self._ending.draining(timeout))
 
     def _refuse_deadlock(self, what: str, instead: str) -> None:
         self._refuse_own_callback(what)
@@ -506,82 +461,27 @@ class Bus(Closing):
         Raises:
             WouldDeadlock: called on the event loop that has to do the work, or inside a callback.
         """
-        if self._closed is None:
+        if self._ending.report is None:
             self._refuse_deadlock("close", "await bus.aclose()")
-            drive(self._closing(timeout))
-        return cast(CloseReport, self._closed)
+            drive(self._ending.closing(timeout))
+        return cast(CloseReport, self._ending.report)
 
     async def aclose(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
         """Like `close`, without stopping the event loop. Cancelled, it closes without waiting for callbacks."""
-        if self._closed is None:
+        if self._ending.report is None:
             self._refuse_own_callback("aclose")
-            closing = self._closing(timeout)
+            closing = self._ending.closing(timeout)
             try:
                 with anyio.CancelScope(shield=True):
                     await adrive(closing)
             finally:
                 for _ in closing:
                     pass  # a plain task's cancellation is stopped by no shield: end everything all the same
-        return cast(CloseReport, self._closed)
-
-    def _closing(self, timeout: float) -> Waits:
-        if self._silent:
-            self._closed = self._closed or CloseReport({}, ())
-            return
-        mine = Future[None]()
-        while True:
-            with self._guard:
-                other = self._being_closed
-                self._being_closed = other or mine
-            if other is None:
-                break
-            yield [other], None  # which is done within the time limit of whoever came first
-            if self._closed is not None:
-                return
-        try:
-            yield from self._closing_alone(timeout)
-        finally:
-            self._being_closed = None  # interrupted, it can be tried again
-            mine.set_result(None)
-
-    def _closing_alone(self, timeout: float) -> Waits:
-        began = time.monotonic()
-        sealed: Future[None] = Future()
-        self._inbox.command(lambda: self._sequencer.seal(sealed))
-        yield [sealed], began + 0.7 * timeout
-        if not sealed.done():
-            self._sequencer.hurry()
-            yield [sealed], began + 0.75 * timeout
-            retire(self._inbox, ClosedInbox)
-        try:
-            yield from self._draining(max(began + 0.8 * timeout - time.monotonic(), 0))
-        except DrainTimeout as error:
-            logger.warning("closing the bus: %s", error)
-        left = self._late()
-        lanes = dict(self._lanes)
-        for subscription in lanes:
-            subscription.end()
-        if not sealed.done():  # then nobody else wakes them
-            for lane in lanes.values():
-                lane.wake()
-            self._portals.flush()
-        yield [lane.finished for lane in lanes.values()], began + 0.9 * timeout
-        hung = [subscription for subscription, lane in lanes.items() if not lane.finished.done()]
-        for subscription in hung:
-            lanes[subscription].abandon()
-        self._inbox.command(self._sequencer.stop)
-        self._closed = CloseReport(left, tuple(subscription.name for subscription in hung), self.stats().waiting)
-        self._end_threads(began + timeout)
-
-    def _end_threads(self, deadline: float) -> None:
-        """End what this bus started, waiting no longer than `deadline`; what hangs is left behind, as a daemon."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join(max(deadline - time.monotonic(), 0.01))
-        self._portals.close(max(deadline - time.monotonic(), 0.01))
+        return cast(CloseReport, self._ending.report)
 
     def stats(self) -> BusStats:
         """What the bus and each subscription have done until now."""
-        waiting = sum(not callable(entry) for entry in tuple(self._inbox))  # commands wait there too
+        waiting = self._inbox.waiting
         return BusStats(
             published=self._log.head + waiting,
             waiting=waiting,
@@ -597,16 +497,13 @@ class Bus(Closing):
         return self
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) is None and self._pid == os.getpid() and self._thread.is_alive():
+        ending = getattr(self, "_ending", None)
+        if ending is not None and not ending.silent and self._pid == os.getpid():
             warnings.warn(f"{self!r} was not closed; use it as a context manager", ResourceWarning, stacklevel=2)
-            self._sequencer.hurry()
-            self._inbox.command(self._sequencer.dissolve)
-            for lane in tuple(self._lanes.values()):
-                lane.abandon()
-            self._portals.close(0.01)
+            ending.dissolve()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed is not None else f"{self._log.head} events"
+        state = "closed" if self._ending.report is not None else f"{self._log.head} events"
         return f"<Bus {state}, {len(self._sequencer.subscriptions)} subscriptions>"
 
 

@@ -47,6 +47,11 @@ class Inbox(deque[Entry | LateEntry | Command]):
         self.bell = Bell()
         _live.append(weakref.ref(self, _live.remove))
 
+    @property
+    def waiting(self) -> int:
+        """How many events wait for their number; commands wait there too."""
+        return sum(not callable(entry) for entry in tuple(self))
+
     def command(self, command: Command) -> None:
         """Have the sequencer call `command` after everything published so far."""
         super().append(command)  # even into a closed inbox

@@ -12,15 +12,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, cast
 
 from ..schemas import BusEvent, ErrorInfo, Event, EventsMissed, SubscriberFailed
 from ..schemas.event import wire_name
 from .entry import Entry, kind
-from .journal.durable import Durable
 from .log import NOWHERE, Cursor, Gap, Log
 from .policy import Overflow, Policy
 from .source import Source
+
+if TYPE_CHECKING:  # the journal imports this module: its recorder is a subscription
+    from .journal.durable import Durable
 
 T = TypeVar("T")
 

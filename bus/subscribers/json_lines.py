@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from ...schemas import Event, encode
+from ..closing import Closing
 
 
-class JsonLines:
+class JsonLines(Closing):
     """Writes each event as one line of JSON to the end of a file; `lineside.schemas.decode` reads a line back.
 
     ::
@@ -44,14 +44,6 @@ class JsonLines:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, object]:
         """Return what another process needs: the path. An open file stays here."""
