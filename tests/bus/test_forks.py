@@ -12,7 +12,7 @@ from lineside.bus import Bus
 from .support import Beat, Tick, numbers, run_script
 
 FORKS = """
-import asyncio, os, signal, sys, threading, time, warnings
+import asyncio, faulthandler, os, signal, sys, threading, warnings
 from lineside.bus import Bus, BusForked
 from lineside.schemas import Event
 
@@ -53,7 +53,8 @@ def publish(thread):
             os.sched_yield()  # leave the children a processor
 
 def child(index):
-    signal.alarm(20)  # a child that hangs is killed, and that is seen
+    signal.alarm(50)  # a child that hangs is killed, and that is seen
+    faulthandler.dump_traceback_later(40)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for n in range(3):
@@ -74,10 +75,11 @@ def child(index):
     bus.drain()
     if index % 10 == 0:
         own = []
-        with Bus() as mine:
-            mine.subscribe(own.append, Tick)
-            mine.publish(Tick, n=1)
-        assert len(own) == 1
+        mine = Bus()
+        mine.subscribe(own.append, Tick)
+        mine.publish(Tick, n=1)
+        report = mine.close(30)  # a machine may stand still for seconds
+        assert len(own) == 1, report
     if index % 3 == 0:
         assert bus.close().complete
     if index % 5:
