@@ -128,3 +128,10 @@ def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
 
 def types(events: Iterable[Event]) -> list[str]:
     return [event.type for event in events]
+
+
+def stop_at(trainer: Trainer, stage: type[Event], epoch: int, batch: int = -1) -> None:
+    @trainer.hook(stage)
+    def stop(event: Any, trainer: Trainer) -> None:
+        if event.epoch == epoch and getattr(event, "batch", batch) == batch:
+            trainer.stop()
