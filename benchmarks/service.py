@@ -39,6 +39,8 @@ CHUNK = 100
 """Events that the endpoint written by hand sends at once."""
 RATE = 50
 """Events a second, with many clients."""
+LAST_SECONDS = 5.0
+"""How long the last event is waited for."""
 RUN = "bench"
 MARK = b"data:"
 """Comes once with each event."""
@@ -158,6 +160,8 @@ class Reader(asyncio.Protocol):
 
     def __init__(self, path: str, lags: list[float] | None) -> None:
         self.count = 0
+        self.opened = asyncio.get_running_loop().create_future()
+        """Done with the first position: what is published from now on comes."""
         self._path = path
         self._lags = lags
         self._rest = b""
@@ -168,6 +172,8 @@ class Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         data = self._rest + data
+        if not self.opened.done() and b"\nid:" in data:
+            self.opened.set_result(None)
         self.count += data.count(MARK)
         self._rest = data[1 - len(MARK) :]
         if self._lags is not None:
@@ -183,7 +189,7 @@ def times(data: bytes) -> Iterator[float]:
 
 
 async def read_many(port: int, clients: int, seconds: float, trainer: Connection) -> tuple[list[float], float]:
-    """Return the lags, and the share of events that came."""
+    """Return the lags, and the share of events that came, `LAST_SECONDS` after the last was published at most."""
     loop = asyncio.get_running_loop()
     lags: list[float] = []
     readers: list[Reader] = []
@@ -191,10 +197,12 @@ async def read_many(port: int, clients: int, seconds: float, trainer: Connection
         reader = Reader(f"/runs/{RUN}/events?after=now", lags if n % 10 == 0 else None)
         await loop.create_connection(lambda made=reader: made, "127.0.0.1", port)
         readers.append(reader)
-    await asyncio.sleep(1)
+    await asyncio.gather(*(reader.opened for reader in readers))
     trainer.send(None)
-    await asyncio.sleep(seconds + 2)
-    return lags, statistics.fmean(reader.count for reader in readers) / (seconds * RATE)
+    end = loop.time() + seconds + LAST_SECONDS
+    while loop.time() < end and any(reader.count < int(seconds * RATE) for reader in readers):
+        await asyncio.sleep(0.1)
+    return lags, statistics.fmean(reader.count for reader in readers) / int(seconds * RATE)
 
 
 # ------------------------------------------------------------------------------------------------------------- the rows
