@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -42,7 +42,7 @@ RATE = 50
 LAST_SECONDS = 5.0
 """How long the last event is waited for."""
 RUN = "bench"
-MARK = b"data:"
+MARK = b"\ndata:"
 """Comes once with each event."""
 
 
@@ -158,8 +158,11 @@ def read_one(port: int, count: int) -> float:
 class Reader(asyncio.Protocol):
     """One of many clients. Some look at the times of what comes, the others only count."""
 
-    def __init__(self, path: str, lags: list[float] | None) -> None:
+    def __init__(self, path: str, count: int, lags: list[float] | None) -> None:
         self.count = 0
+        self._wanted = count
+        self.over = asyncio.get_running_loop().create_future()
+        """Done with the last event."""
         self.opened = asyncio.get_running_loop().create_future()
         """Done with the first position: what is published from now on comes."""
         self._path = path
@@ -176,6 +179,8 @@ class Reader(asyncio.Protocol):
             self.opened.set_result(None)
         self.count += data.count(MARK)
         self._rest = data[1 - len(MARK) :]
+        if self.count >= self._wanted and not self.over.done():
+            self.over.set_result(None)
         if self._lags is not None:
             now = time.time()
             self._lags.extend(now - when for when in times(data))
@@ -194,14 +199,14 @@ async def read_many(port: int, clients: int, seconds: float, trainer: Connection
     lags: list[float] = []
     readers: list[Reader] = []
     for n in range(clients):
-        reader = Reader(f"/runs/{RUN}/events?after=now", lags if n % 10 == 0 else None)
+        reader = Reader(f"/runs/{RUN}/events?after=now", int(seconds * RATE), lags if n % 10 == 0 else None)
         await loop.create_connection(lambda made=reader: made, "127.0.0.1", port)
         readers.append(reader)
     await asyncio.gather(*(reader.opened for reader in readers))
     trainer.send(None)
-    end = loop.time() + seconds + LAST_SECONDS
-    while loop.time() < end and any(reader.count < int(seconds * RATE) for reader in readers):
-        await asyncio.sleep(0.1)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds + LAST_SECONDS):
+            await asyncio.gather(*(reader.over for reader in readers))
     return lags, statistics.fmean(reader.count for reader in readers) / int(seconds * RATE)
 
 
