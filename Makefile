@@ -2,7 +2,7 @@
 #
 #   PYTHON=python3.12        another interpreter (3.11 or later)
 #   TORCH_INDEX=URL          take torch from this package index, e.g. one with builds for the CPU only
-#   WORKERS=2                the tests in so many processes
+#   WORKERS=0                the tests in one process, instead of two
 #   ARGS="-k order"          more arguments for pytest or the demo
 
 .SHELLFLAGS := -eu -c
@@ -12,7 +12,7 @@ VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
 ARGS ?=
-WORKERS ?= 0
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt

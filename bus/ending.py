@@ -86,7 +86,7 @@ class Ending:
 
     def _late(self) -> dict[str, int]:
         late: Counter[str] = Counter()
-        for subscription in tuple(self._lanes):
+        for subscription in list(self._lanes):
             late[subscription.name] += subscription.stats.lag if subscription.open else 0
         return {name: lag for name, lag in late.items() if lag}
 
@@ -150,6 +150,6 @@ class Ending:
         """End everything and wait for nothing: the bus was left open and is gone."""
         self._sequencer.hurry()
         self._inbox.command(self._sequencer.dissolve)
-        for lane in tuple(self._lanes.values()):
+        for lane in list(self._lanes.values()):
             lane.abandon()
         self._portals.close(0.01)

@@ -50,7 +50,8 @@ class Inbox(deque[Entry | LateEntry | Command]):
     @property
     def waiting(self) -> int:
         """How many events wait for their number; commands wait there too."""
-        return sum(not callable(entry) for entry in tuple(self))
+        # A list, because making a tuple may collect garbage half-way, which lets others in.
+        return sum(not callable(entry) for entry in list(self))
 
     def command(self, command: Command) -> None:
         """Have the sequencer call `command` after everything published so far."""

@@ -119,7 +119,7 @@ class Portals:
 
     def flush(self) -> None:
         """Wake every loop that has something to do, and forget those that are closed."""
-        for loop, portal in tuple(self._portals.items()):
+        for loop, portal in list(self._portals.items()):  # no tuple: see `Inbox.waiting`
             portal.flush()
             if loop.is_closed():
                 portal.flush()  # it may have been closed with calls under way

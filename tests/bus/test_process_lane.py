@@ -354,7 +354,7 @@ def test_a_call_there_that_hangs_is_tried_again_if_asked_for(
     workers: Any, log: Path, retries: int, delivered: int
 ) -> None:
     with Bus() as bus:
-        subscription = bus.subscribe(workers.fail_then_hang, workers.Job, lane="process", timeout=0.2, retries=retries)
+        subscription = bus.subscribe(workers.fail_then_hang, workers.Job, lane="process", timeout=1.0, retries=retries)
         bus.publish(workers.Job, n=1)
         bus.drain()
         bus.publish(workers.Job, n=2)

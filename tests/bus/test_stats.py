@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Callable
 
 from lineside.bus import Bus
 from lineside.schemas import Event
 
 from .support import PATIENCE, Gated, Tick
+
+
+def test_a_garbage_collection_in_between_does_not_disturb_the_counting(bus: Bus) -> None:
+    def publish(phase: str, info: dict[str, int]) -> None:
+        bus.publish(Tick, n=1)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(publish)
+    gc.set_threshold(1)
+    try:
+        for _ in range(50):
+            bus.stats()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(publish)
+    bus.drain(PATIENCE)
+    assert bus.stats().published == bus.position
 
 
 def test_names_say_which_callback_it_is(bus: Bus) -> None:
