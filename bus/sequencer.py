@@ -100,6 +100,8 @@ class Sequencer:
         if subscription.leftover:
             subscription.urgent = True
             self._hungry[subscription] = None
+        if subscription.durable is not None and self.recorder is not None:
+            self._hungry[self.recorder] = None  # which keeps its position from now on
         subscription.cursor.start(position, oldest)  # last: a stream may be read by another thread at once
 
     def _position_at(self, when: datetime) -> int:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 from ..schemas import Event, NotAnEvent
+from .entry import Command
 from .errors import RunIdRefused
 from .inbox import ForkedInbox, Inbox
 from .pending import Pending
@@ -60,6 +61,10 @@ class Source:
         """Say that a subscription has moved on, in case publishers wait for it."""
         if self._inbox.stalled:
             self._inbox.ring()
+
+    def call(self, command: Command) -> None:
+        """Have the sequencer call `command`."""
+        self._inbox.command(command)
 
     def publish(self, event: Event | type[Event], /, **fields: Any) -> None:
         """Publish an event: an instance, or a class and its raw fields.

@@ -193,6 +193,7 @@ class Subscription:
         """Keep the position in `durable`; return whether there is something left of an earlier bus."""
         self.durable = durable
         durable.reader = self
+        self.admits = durable.watch(self.admits)
         self.leftover = durable.adopt(self.types)
         return self.leftover
 
@@ -205,6 +206,17 @@ class Subscription:
     def behind(self) -> bool:
         """Whether something it has not dealt with lies ahead."""
         return self.open and self.handled < self.cursor.goal
+
+    @property
+    def settled(self) -> int:
+        """Position up to which there is nothing that it has not dealt with. Behind `handled` once nothing follows."""
+        log = self.cursor.log
+        over = log.sealed and self.handled >= self.cursor.goal  # in that order: then the goal is the last one
+        return max(self.handled, log.head) if over else self.handled
+
+    def nudge(self) -> None:
+        """Have the sequencer wake the reader. From any thread."""
+        self._source.call(self.wake)
 
     @property
     def forked(self) -> bool:
@@ -251,16 +263,24 @@ class Subscription:
 
     def take(self) -> list[Any]:
         """Return the next events of its types; none means there are none now. Announces a gap before them."""
-        if self.leftover and self.durable is not None:
-            left = self.durable.take(BATCH) if self.open else []
-            self.leftover = bool(left)
-            if left:
-                return left
-            self._release_waiters()
+        if self.durable is not None and (left := self._take_left(self.durable)):
+            return left
         events = self._take(lambda: [event for _, event in self._newest()], self.cursor.take, BATCH)
         if not events:
             self.rest()
+            if self.durable is not None:
+                self.durable.put_down()
         return events
+
+    def _take_left(self, durable: Durable) -> list[Event]:
+        """Return the next of what an ended bus has left for it."""
+        if not (self.leftover or durable.found):
+            return []
+        left = durable.take(BATCH) if self.open else []
+        self.leftover = bool(left)
+        if not left:
+            self._release_waiters()
+        return left
 
     def take_items(self) -> list[tuple[int, Event | Entry]]:
         """Like `take`, with positions and with entries that nobody had built, and filtered already.

@@ -1,16 +1,19 @@
 """Chunks: what a journal file is made of. A chunk holds the events of one commit, as JSON, and says what they are.
 
 Every event carries its number and a checksum of its own, because SQLite detects no bit rot: from a chunk that was
-damaged, each event that is still whole can be told from those that are not.
+damaged, each event that is still whole can be told from those that are not. An event's checksum begins with its number
+and the names of its type and origin: under another label it is not whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from operator import add
+from typing import NamedTuple, Protocol
 
 HEAD_BYTES = 16
 """Of each event: offset of its position in the chunk, checksum, kind, origin; in columns, 32 bits each."""
@@ -19,6 +22,8 @@ MANY = 62
 _SEQ = re.compile(rb'"seq":(\d+)')
 LINE = b"\n"
 """Between two events: their JSON has none inside."""
+SLIPS = 3
+"""Line breaks in a damaged chunk that flipped bits may have made or eaten, and the other events are still found."""
 
 
 class Record(NamedTuple):
@@ -56,15 +61,30 @@ class Columns(NamedTuple):
     bodies: Sequence[bytes]
 
 
-def pack(columns: Columns) -> Chunk:
+class Labels(Protocol):
+    """What the numbers of kinds and origins stand for in a file."""
+
+    def __getitem__(self, numbers: tuple[int, int], /) -> int:
+        """Return a checksum of the names of a kind and an origin.
+
+        Raises:
+            LookupError: a number stands for nothing.
+        """
+        ...
+
+
+def pack(columns: Columns, labels: Labels) -> Chunk:
     """Return the chunk of records that are in order."""
     seqs, kinds, origins, bodies = columns
-    first = seqs[0]
+    first, last = seqs[0], seqs[-1]
+    pairs = list(zip(kinds, origins, strict=True))
+    salts = {pair: labels[pair] for pair in set(pairs)}
+    starts = map(add, seqs, map(salts.__getitem__, pairs))  # so a checksum tells of position, kind and origin too
     offsets = [seq - first for seq in seqs]
-    head = struct.pack(f"<{4 * len(seqs)}I", *offsets, *map(zlib.crc32, bodies), *kinds, *origins)
+    head = struct.pack(f"<{4 * len(seqs)}I", *offsets, *map(zlib.crc32, bodies, starts), *kinds, *origins)
     body = LINE.join(bodies)
-    last = seqs[-1]
-    return Chunk(first, last, bits(kinds), bits(origins), _checksum(first, last, head, body), head, body)
+    masks = bits(kind for kind, _ in salts), bits(origin for _, origin in salts)
+    return Chunk(first, last, *masks, _checksum(first, last, head, body, salts.values()), head, body)
 
 
 def heads(head: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
@@ -74,21 +94,35 @@ def heads(head: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[int], Seq
     return columns[:size], columns[size : 2 * size], columns[2 * size : 3 * size], columns[3 * size :]
 
 
-def unpack(chunk: Chunk) -> Iterator[Record]:
-    """Return the records of `chunk` that are whole."""
+def unpack(chunk: Chunk, labels: Labels | None) -> Iterator[Record]:
+    """Return the records of `chunk` that are whole. In a file of version 1 the checksums tell of no `labels`: None."""
     bodies = chunk.bodies.split(LINE)
     offsets, checksums, kinds, origins = heads(chunk.heads)
-    if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies) == chunk.checksum:
-        first = chunk.first
-        return map(Record, [first + offset for offset in offsets], kinds, origins, bodies)
-    # A flipped bit may have made or eaten a line break: what belongs together is found by checksum. Or it is the head
-    # that is damaged: an event says itself at which position it is.
-    by_checksum = {zlib.crc32(body): body for body in bodies}
+    seqs = [chunk.first + offset for offset in offsets]
+    pairs = list(zip(kinds, origins, strict=True))
+    salts = _salts(labels, set(pairs))
+    if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies, salts.values()) == chunk.checksum:
+        return map(Record, seqs, kinds, origins, bodies)
+    if labels is None:
+        starts = [0 for _ in seqs]
+    else:
+        starts = [seq + salts.get(pair, 0) for seq, pair in zip(seqs, pairs, strict=True)]
     return (
-        Record(chunk.first + offset, kind, origin, by_checksum[checksum])
-        for offset, checksum, kind, origin in zip(offsets, checksums, kinds, origins, strict=True)
-        if checksum in by_checksum and _is_at(by_checksum[checksum], chunk.first + offset)
+        Record(seq, *pair, body)
+        for index, (seq, pair, start, checksum) in enumerate(zip(seqs, pairs, starts, checksums, strict=True))
+        if labels is None or pair in salts
+        for body in bodies[max(index - SLIPS, 0) : index + SLIPS + 1]
+        if zlib.crc32(body, start) == checksum and (labels is not None or _is_at(body, seq))
     )
+
+
+def _salts(labels: Labels | None, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    salts: dict[tuple[int, int], int] = {}
+    if labels is not None:
+        for pair in pairs:
+            with contextlib.suppress(LookupError):  # what they stood for is lost
+                salts[pair] = labels[pair]
+    return salts
 
 
 def bits(numbers: Iterable[int]) -> int:
@@ -109,5 +143,5 @@ def _is_at(body: bytes, seq: int) -> bool:
     return said is None or int(said[1]) == seq
 
 
-def _checksum(first: int, last: int, heads: bytes, bodies: bytes) -> int:
-    return zlib.crc32(bodies, zlib.crc32(heads, zlib.crc32(b"%d %d" % (first, last))))
+def _checksum(first: int, last: int, heads: bytes, bodies: bytes, salts: Iterable[int]) -> int:
+    return zlib.crc32(bodies, zlib.crc32(heads, zlib.crc32(b"%d %d" % (first, last), sum(salts) & 0xFFFFFFFF)))

@@ -10,6 +10,7 @@
             ├── JournalDegraded    (also OSError)  the disk refuses what is published
             ├── UnknownRun         (also LookupError)  no run of that id is in the journal
             ├── InvalidPosition    (also ValueError)  not a position of a tail
+            ├── ProcessDied        (also RuntimeError)  an event that kills whoever deals with it
             ├── PruneFailed        (also OSError)  a file cannot be removed
             ├── InvalidRetention   (also ValueError)  a limit on what is kept that is none
             └── InvalidSpeed       (also ValueError)  a speed that nothing can be replayed at
@@ -66,6 +67,16 @@ class InvalidPosition(JournalError, ValueError):
         super().__init__(
             f"{position[:80]!r} is no position in a journal; give one that came with an event, or none to begin at the "
             "beginning"
+        )
+
+
+class ProcessDied(JournalError, RuntimeError):
+    """An event that kills whoever deals with it."""
+
+    def __init__(self, name: str, times: int) -> None:
+        super().__init__(
+            f"the process died {times} times while {name} had this event in hand; expected that it survives its "
+            "callback: look for what ends a process there, such as native code, os._exit() or too little memory"
         )
 
 

@@ -12,18 +12,20 @@ import os
 import sqlite3
 import threading
 import weakref
+import zlib
 from collections import Counter
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Record, bit, bits, heads, pack, unpack
 from .errors import JournalUnreadable
 
 APPLICATION = 0x4C4E5344
 """Marks a SQLite file as one of ours (``LNSD``)."""
-VERSION = 1
+VERSION = 2
+"""From 2 on, checksums tell of labels too, and `guard` of the other columns of a chunk."""
 SUFFIX = ".sqlite"
 CAREFUL_STEPS = 20_000
 """Positions that are tried one by one behind a place that is damaged."""
@@ -36,7 +38,8 @@ CREATE TABLE kinds (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE origins (id INTEGER PRIMARY KEY, run TEXT NOT NULL, attempt INTEGER NOT NULL, rank INTEGER NOT NULL);
 CREATE TABLE chunks (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time INTEGER NOT NULL, kinds INTEGER NOT NULL,
-    origins INTEGER NOT NULL, checksum INTEGER NOT NULL, heads BLOB NOT NULL, bodies BLOB NOT NULL
+    origins INTEGER NOT NULL, checksum INTEGER NOT NULL, guard INTEGER NOT NULL, heads BLOB NOT NULL,
+    bodies BLOB NOT NULL
 );
 CREATE TABLE bookmarks (
     name TEXT NOT NULL, file TEXT NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (name, file)
@@ -47,6 +50,15 @@ CREATE TABLE set_aside (
 );
 CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);
 """
+_GUARD = (
+    "((first % 2147483647 * 3 + last % 2147483647 * 5 + time % 2147483647 * 7 + kinds % 2147483647 * 11 + "
+    "origins % 2147483647 * 13) % 2147483647)"
+)
+"""A checksum that SQLite itself can tell. The divisor is a prime, so that any flipped bit changes it."""
+_INSERT = (
+    "INSERT INTO chunks (first, last, time, kinds, origins, checksum, heads, bodies, guard) "
+    f"SELECT *, {_GUARD} FROM (SELECT ? AS first, ? AS last, ? AS time, ? AS kinds, ? AS origins, ?, ?, ?)"
+)
 
 
 class Durability(StrEnum):
@@ -121,6 +133,10 @@ class JournalFile:
         self._lock = threading.RLock()
         self._kinds: dict[int, str] = {}
         self._origins: dict[int, Origin] = {}
+        self._known = _Labels(self)
+        self._labels: _Labels | None = self._known
+        self._sound = f"coalesce(guard = {_GUARD}, 0)"
+        """Whether a chunk's columns are as they were written, in SQL."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> JournalFile:
@@ -134,7 +150,7 @@ class JournalFile:
         try:
             file = cls(_connect(f"{path.absolute().as_uri()}?mode=ro"), path)
             file._check()
-        except (sqlite3.Error, JournalUnreadable) as error:
+        except (sqlite3.Error, UnicodeDecodeError, JournalUnreadable) as error:  # what SQLite says may be damaged too
             if file is not None:
                 file.close()
             raise error if isinstance(error, JournalUnreadable) else JournalUnreadable(path, str(error)) from None
@@ -147,6 +163,11 @@ class JournalFile:
         version = self._one("PRAGMA user_version")
         if version > VERSION:
             raise JournalUnreadable(self.path, f"it has version {version}, and this Lineside reads up to {VERSION}")
+        tables = {sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master")}
+        if version < 2:
+            self._labels, self._sound = None, "1"
+        elif not tables.issuperset(statement.strip() for statement in _TABLES.split(";") if statement.strip()):
+            raise JournalUnreadable(self.path, "what it says of its tables is damaged; copy what you can with sqlite3")
 
     def _one(self, statement: str, *values: object) -> Any:
         with self._lock:
@@ -158,7 +179,15 @@ class JournalFile:
     @property
     def last(self) -> int:
         """Position of the newest event; 0 where there is none."""
-        return self._one("SELECT last FROM chunks ORDER BY first DESC LIMIT 1") or 0
+        with self._lock:
+            row = self._db.execute(
+                f"SELECT {self._sound}, last, first, CASE WHEN NOT {self._sound} THEN heads END FROM chunks "
+                "ORDER BY first DESC LIMIT 1"
+            ).fetchone()
+        if row is None:
+            return 0
+        sound, last, first, head = row
+        return last if sound else _end(last, first, head)
 
     @property
     def first(self) -> int:
@@ -184,6 +213,15 @@ class JournalFile:
             ).fetchall()
         self._origins.update((number, Origin(*origin)) for number, *origin in rows)
         return self._origins
+
+    def names(self, kind: int, origin: int) -> tuple[str, Origin]:
+        """Return what the numbers of a kind and an origin stand for.
+
+        Raises:
+            KeyError: one stands for nothing.
+        """
+        name, who = self._kinds.get(kind), self._origins.get(origin)
+        return name or self.kinds()[kind], who or self.origins()[origin]
 
     def kind(self, record: Record) -> str:
         """Return the name of the type of `record`."""
@@ -217,7 +255,7 @@ class JournalFile:
         records = [
             record
             for _, chunk in found
-            for record in unpack(chunk)
+            for record in self.unpack(chunk)
             if after < record.seq <= upto
             and (kinds is None or record.kind in kinds)
             and (origins is None or record.origin in origins)
@@ -232,6 +270,10 @@ class JournalFile:
         while after < upto:
             records, after = self.read(after, upto, names=names, runs=runs, chunks=8, careful=True)
             yield from records
+
+    def unpack(self, chunk: Chunk) -> Iterator[Record]:
+        """Return the records of `chunk` that are whole."""
+        return unpack(chunk, self._labels)
 
     def last_readable(self) -> int:
         """Return `last`; of a file that is damaged where it says so, `UNKNOWN`."""
@@ -275,12 +317,20 @@ class JournalFile:
     def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Chunks:
         with self._lock:
             rows = self._db.execute(
-                "SELECT time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
-                "WHERE first BETWEEN ? AND ? AND last > ? AND kinds & ? AND origins & ? ORDER BY first LIMIT ?",
+                f"SELECT {self._sound}, time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
+                f"WHERE first BETWEEN ? AND ? AND (NOT {self._sound} OR last > ? AND kinds & ? AND origins & ?) "
+                "ORDER BY first LIMIT ?",
                 (self._begin(after), upto, after, kinds, origins, limit),
             ).fetchall()
-        found = [(time, Chunk(*row)) for time, *row in rows]
+        found = [(time, Chunk(*row) if sound else self._mended(*row)) for sound, time, *row in rows]
+        found = [(time, _readable(chunk)) for time, chunk in found]
         return Chunks(found, min(found[-1][1].last, upto) if len(found) == limit else max(upto, after))
+
+    def _mended(self, first: int, last: object, kinds: int, origins: int, checksum: int, *blobs: bytes) -> Chunk:
+        """Return a chunk that does not lie about how far it goes, which decides where reading goes on."""
+        after = self._one("SELECT min(first) FROM chunks WHERE first > ?", first)
+        end = _end(last, first, blobs[0]) if after is None else after - 1
+        return Chunk(first, end, kinds, origins, checksum, *blobs)
 
     def _begin(self, after: int) -> int:
         """Return where the chunk begins that the first position behind `after` is in, if it is in one."""
@@ -290,7 +340,9 @@ class JournalFile:
         """Return what the chunks between `after` and `upto` span, up to where the file is damaged."""
         found: list[Span] = []
         with self._lock, contextlib.suppress(sqlite3.DatabaseError):
-            statement = "SELECT first, last FROM chunks WHERE first BETWEEN ? AND ? ORDER BY first"
+            # Not where one that is damaged says it ends: `chunks` tells of it, whatever it is asked for.
+            last = f"CASE WHEN {self._sound} THEN last ELSE first END"
+            statement = f"SELECT first, {last} FROM chunks WHERE first BETWEEN ? AND ? ORDER BY first"
             for row in self._db.execute(statement, (self._begin(after), upto)):
                 found.append(Span(*row))  # noqa: PERF401  what was found before the damage is kept
         return found
@@ -324,14 +376,15 @@ class JournalFile:
         found: dict[int | None, Record] = {}
         with self._lock:
             rows = self._db.execute(
-                "SELECT first, kinds FROM chunks WHERE first > ? AND last <= ? AND origins & ? ORDER BY first DESC",
+                f"SELECT first, CASE WHEN {self._sound} THEN kinds ELSE -1 END FROM chunks "
+                f"WHERE first > ? AND last <= ? AND (origins & ? OR NOT {self._sound}) ORDER BY first DESC",
                 (after, upto, bit(origin)),
             ).fetchall()
             for first, mask in rows:
                 if not (None in missing or mask & bits(kind for kind in missing if kind is not None)):
                     continue
                 for _, chunk in self.chunks(first - 1, first).chunks:
-                    for record in reversed(list(unpack(chunk))):
+                    for record in reversed(list(self.unpack(chunk))):
                         for key in missing & {None, record.kind} if record.origin == origin else ():
                             found[key] = record
                             missing.remove(key)
@@ -355,17 +408,20 @@ class JournalFile:
 
     def position_at(self, time: int) -> int:
         """Return a position before which everything was published before `time` (milliseconds since 1970, UTC)."""
-        return self._one("SELECT max(first) - 1 FROM chunks WHERE time <= ?", time) or max(self.first - 1, 0)
+        return self._one(f"SELECT max(first) - 1 FROM chunks WHERE time <= ? AND {self._sound}", time) or max(
+            self.first - 1, 0
+        )
 
     def gaps(self) -> list[Span]:
         """Return the positions that were never written: what was invalid, and what a disk refused."""
         with self._lock:
-            return [Span(*row) for row in self._db.execute("SELECT first, last FROM gaps ORDER BY first")]
+            rows = self._db.execute("SELECT first, last FROM gaps WHERE typeof(last) = 'integer' ORDER BY first")
+            return [Span(*row) for row in rows]
 
-    def bookmarks(self, name: str) -> list[tuple[str, int]]:
-        """Return how far the durable subscription `name` was in which file, as far as this file knows."""
+    def bookmarks(self) -> list[tuple[str, str, int]]:
+        """Return how far which durable subscription was in which file, as far as this file knows."""
         with self._lock:
-            return self._db.execute("SELECT file, position FROM bookmarks WHERE name = ?", (name,)).fetchall()
+            return self._db.execute("SELECT name, file, position FROM bookmarks").fetchall()
 
     def set_aside(self) -> list[tuple[str, str, int, str, str]]:
         """Return what durable subscriptions gave up: name, file, position, type, error."""
@@ -376,6 +432,34 @@ class JournalFile:
         """Close the connection."""
         with self._lock:
             self._db.close()
+
+
+class _Labels(dict[tuple[int, int], int]):
+    """See `Labels`."""
+
+    def __init__(self, file: JournalFile) -> None:
+        super().__init__()
+        self._file = weakref.proxy(file)
+
+    def __missing__(self, numbers: tuple[int, int]) -> int:
+        kind, origin = self._file.names(*numbers)
+        self[numbers] = checksum = zlib.crc32(repr((kind, *origin)).encode())
+        return checksum
+
+
+def _readable(chunk: Chunk) -> Chunk:
+    """Return `chunk`, whose damage may have made a text or nothing of its bytes."""
+    heads, bodies = cast("tuple[object, object]", (chunk.heads, chunk.bodies))
+    if isinstance(heads, bytes) and isinstance(bodies, bytes):
+        return chunk
+    return chunk._replace(heads=b"", bodies=b"")
+
+
+def _end(last: object, first: int, head: object) -> int:
+    """Return how far a chunk may go of which nobody knows what is damaged."""
+    offsets = heads(head)[0] if isinstance(head, bytes) else ()
+    ends = [end for end in (last, first + max(offsets, default=0)) if isinstance(end, int) and end < UNKNOWN]
+    return max(ends, default=first)
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
@@ -425,7 +509,11 @@ class JournalWriter(JournalFile):
         """
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         writer = cls(_connect(f"{path.absolute().as_uri()}?mode=rw"), path)
-        writer._set_up("WAL", "FULL" if durability is Durability.POWER else "NORMAL", about)
+        try:
+            writer._set_up("WAL", "FULL" if durability is Durability.POWER else "NORMAL", about)
+        except BaseException:
+            writer._db.close()
+            raise
         return writer
 
     @classmethod
@@ -455,6 +543,7 @@ class JournalWriter(JournalFile):
             except BaseException:
                 self._kinds.clear()  # some may have been new
                 self._origins.clear()
+                self._known.clear()
                 with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
@@ -498,11 +587,8 @@ class JournalWriter(JournalFile):
                 origins[origin] = len(origins)
                 self._db.execute("INSERT INTO origins VALUES (?, ?, ?, ?)", (origins[origin], *origin))
         numbers = [kinds[name] for name in lines.names], [origins[origin] for origin in lines.origins]
-        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies))
-        self._db.execute(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (chunk.first, chunk.last, time, *chunk[2:]),
-        )
+        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies), self._known)
+        self._db.execute(_INSERT, (chunk.first, chunk.last, time, *chunk[2:]))
 
     def close(self) -> None:
         """Close the file, as one that can be copied and read from anywhere if nobody reads it just now."""
@@ -523,7 +609,13 @@ _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=Connection)
+    made = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=Connection)
+    made.text_factory = _text
+    return made
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")  # a flipped bit in a name must not keep all the others from being read
 
 
 def _keep_open() -> None:

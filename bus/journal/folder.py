@@ -19,11 +19,11 @@ from ...schemas import Event, UndecodableEvent, UnknownEvent, decode, find_event
 from ...schemas.event import find_wire_type
 from .archive import Archive
 from .claim import Claim, is_claimed
-from .durable import SetAside
-from .errors import JournalError, JournalRefused, JournalUnreadable, UnknownRun
+from .durable import SetAside, unread
+from .errors import JournalError, JournalRefused, JournalUnreadable, PruneFailed, UnknownRun
 from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter, opens
 from .filesystem import network_filesystem
-from .pruning import Retention, choose, remove
+from .pruning import UNREAD, Retention, choose, remove
 from .runs import Look, RunSummary, Trace, look, summarize
 from .tail import Gap, Tail
 
@@ -42,6 +42,7 @@ class Journal:
         max_age: Each time a bus begins, remove what is older; None: however old.
         max_bytes: Remove the oldest where the files have more bytes; None: however many.
         max_runs: Remove the oldest where there are more runs; None: however many.
+        max_unread: Keep longer, up to this age, what a durable subscription has not dealt with; None: however old.
 
     Raises:
         InvalidRetention: a limit is below 0.
@@ -55,10 +56,11 @@ class Journal:
         max_age: timedelta | None = None,
         max_bytes: int | None = None,
         max_runs: int | None = None,
+        max_unread: timedelta | None = UNREAD,
     ) -> None:
         self.path = Path(path)
         self.durability = Durability(durability)
-        self._retention = Retention.of(max_age, max_bytes, max_runs)
+        self._retention = Retention.of(max_age, max_bytes, max_runs, max_unread)
         self._known: dict[Path, Look] = {}
 
     def begin(self) -> Archive:
@@ -75,9 +77,7 @@ class Journal:
                     self.path,
                     f"it is on a network filesystem ({kind}), where SQLite may damage it; name a folder on a local one",
                 )
-            path = self.path / self._name()
-            claim = Claim(path)  # before the file: whoever finds one without thinks that its writer is dead
-            archive = Archive(JournalWriter.create(path, self.durability, self._about()), claim=claim)
+            archive = self._made(self.path / self._name())
         except (OSError, sqlite3.Error) as error:
             if isinstance(error, JournalRefused):
                 raise
@@ -85,6 +85,16 @@ class Journal:
         if self._retention.limited:
             threading.Thread(target=self._prune_quietly, name="lineside-prune", daemon=True).start()
         return archive
+
+    def _made(self, path: Path) -> Archive:
+        claim = Claim(path)  # before the file: whoever finds one without thinks that its writer is dead
+        try:
+            return Archive(JournalWriter.create(path, self.durability, self._about()), claim=claim)
+        except (OSError, sqlite3.Error):
+            with suppress(PruneFailed):
+                remove(path)
+            claim.release()
+            raise
 
     def _name(self) -> str:
         return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
@@ -99,11 +109,11 @@ class Journal:
 
     def set_aside(self) -> list[SetAside]:
         """Return the events that durable subscriptions failed on until they were given up."""
-        found: list[SetAside] = []
+        found: dict[tuple[str, str, int], SetAside] = {}  # who was killed before it went on gave it up again
         for path in self._existing():
             with suppress(JournalUnreadable), closing(JournalFile.open(path)) as file:
-                found += [SetAside(*row) for row in file.set_aside()]
-        return found
+                found.update((row[:3], SetAside(*row)) for row in file.set_aside())
+        return list(found.values())
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -264,17 +274,20 @@ class Journal:
         max_bytes: int | None = None,
         max_runs: int | None = None,
         *,
+        max_unread: timedelta | None = UNREAD,
         dry_run: bool = False,
     ) -> list[Path]:
         """Remove the oldest files until the limits are met, and return them; with `dry_run` only say which.
 
         A file goes as a whole, and with it the other files of its runs. Files whose writer is alive stay, with all of
-        their runs; so do files that are no journals.
+        their runs; so do files that are no journals. What a durable subscription has not dealt with stays for a week,
+        or `max_unread`; if it goes after all, a warning names the subscription.
 
         Args:
             max_age: Remove what ended longer ago.
             max_bytes: Bytes that all files together may have.
             max_runs: Runs that may be kept.
+            max_unread: Age up to which stays what a durable subscription has not dealt with; None: however old.
             dry_run: Remove nothing.
 
         Raises:
@@ -282,13 +295,21 @@ class Journal:
             JournalRefused: there is no such folder.
             PruneFailed: a file cannot be removed.
         """
-        return self._prune(Retention.of(max_age, max_bytes, max_runs), dry_run)
+        return self._prune(Retention.of(max_age, max_bytes, max_runs, max_unread), dry_run)
 
     def _prune(self, keep: Retention, dry_run: bool = False) -> list[Path]:
-        chosen = choose(self._traces(), keep)
+        found = self._traces()
+        behind = unread(self.files())
+        chosen = choose(found, behind, keep)
         if not dry_run:
             for path in chosen:
                 remove(path)
+                for name, position, last in behind.get(path, ()):
+                    logger.warning(
+                        "%s was removed with events that the durable subscription %s had not dealt with: "
+                        "it was at position %d of %d",
+                        *(path, name, position, last),
+                    )
         return chosen
 
     def _prune_quietly(self) -> None:

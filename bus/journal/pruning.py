@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .claim import is_claimed
+from .durable import Unread
 from .errors import InvalidRetention, PruneFailed
 from .runs import Trace
 
+UNREAD = timedelta(days=7)
+"""Age up to which events stay that a durable subscription has not dealt with, whatever the other limits are."""
 BESIDE = ("-wal", "-shm", "-journal")
 """Ends of the files that SQLite keeps beside one."""
 
@@ -22,9 +25,12 @@ class Retention(NamedTuple):
     max_age: timedelta | None
     max_bytes: int | None
     max_runs: int | None
+    max_unread: timedelta | None = UNREAD
 
     @classmethod
-    def of(cls, max_age: timedelta | None, max_bytes: int | None, max_runs: int | None) -> Retention:
+    def of(
+        cls, max_age: timedelta | None, max_bytes: int | None, max_runs: int | None, max_unread: timedelta | None
+    ) -> Retention:
         """Return these limits.
 
         Raises:
@@ -34,15 +40,16 @@ class Retention(NamedTuple):
             ("max_age", max_age, timedelta()),
             ("max_bytes", max_bytes, 0),
             ("max_runs", max_runs, 0),
+            ("max_unread", max_unread, timedelta()),
         ):
             if limit is not None and limit < least:  # type: ignore[operator]  # each is of its least one's type
                 raise InvalidRetention(name, limit)
-        return cls(max_age, max_bytes, max_runs)
+        return cls(max_age, max_bytes, max_runs, max_unread)
 
     @property
     def limited(self) -> bool:
         """Whether there is a limit."""
-        return any(limit is not None for limit in self)
+        return any(limit is not None for limit in self[:3])
 
 
 @dataclass
@@ -70,8 +77,10 @@ class Bundle:
         return sum(_size(file) for path in self.paths for file in (path, *beside(path)))
 
 
-def choose(found: Mapping[Path, Sequence[Trace]], keep: Retention) -> list[Path]:
-    """Return which of the files in `found` have to go, the oldest first."""
+def choose(
+    found: Mapping[Path, Sequence[Trace]], behind: Mapping[Path, Sequence[Unread]], keep: Retention
+) -> list[Path]:
+    """Return which of the files in `found` have to go, the oldest first; `behind` says who has not read them yet."""
     bundles = sorted(_bundles(found), key=lambda bundle: bundle.newest)
     size, runs = sum(bundle.size for bundle in bundles), sum(len(bundle.runs) for bundle in bundles)
     now = datetime.now(UTC)
@@ -80,7 +89,9 @@ def choose(found: Mapping[Path, Sequence[Trace]], keep: Retention) -> list[Path]
         too_old = keep.max_age is not None and now - bundle.newest > keep.max_age
         too_large = keep.max_bytes is not None and size > keep.max_bytes
         too_many = keep.max_runs is not None and bundle.runs and runs > keep.max_runs
-        if (too_old or too_large or too_many) and not bundle.alive:
+        unread = any(behind.get(path) for path in bundle.paths)
+        waits = unread and (keep.max_unread is None or now - bundle.newest <= keep.max_unread)
+        if (too_old or too_large or too_many) and not waits and not bundle.alive:
             chosen += sorted(bundle.paths)
             size -= bundle.size
             runs -= len(bundle.runs)

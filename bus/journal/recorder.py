@@ -12,6 +12,7 @@ from ..entry import Entry
 from ..log import NOWHERE
 from ..subscription import Subscription
 from .archive import Archive
+from .durable import LOOK_SECONDS
 from .file import Lines, Origin
 
 logger = logging.getLogger("lineside.bus")
@@ -44,7 +45,10 @@ class Recorder:
         """See `Worker.patience`."""
         if self._lines is not None:
             return RETRY_SECONDS
-        return BOOKMARK_SECONDS if any(durable.unsaved for durable in self._archive.durables) else None
+        durables = self._archive.durables
+        if any(durable.unsaved for durable in durables):
+            return BOOKMARK_SECONDS
+        return LOOK_SECONDS if durables else None
 
     def serve(self) -> bool:
         """Commit the next batch; return whether there was any and it went well."""
@@ -61,6 +65,8 @@ class Recorder:
                 return False
             self._upto = self._subscription.cursor.position
             self._lines = self._encode(items) if items else None
+        for durable in list(self._archive.durables):
+            durable.look()
         self._save_bookmarks()  # first: an event that is on disk has to be found again by who did not get it
         lines = self._lines
         if lines is not None:
@@ -95,7 +101,7 @@ class Recorder:
         return self._last_origin
 
     def _save_bookmarks(self) -> None:
-        for durable in tuple(self._archive.durables):
+        for durable in list(self._archive.durables):
             marks, given_up = durable.news()
             if marks or given_up:
                 try:
@@ -130,6 +136,8 @@ class Recorder:
     def close(self) -> None:
         """Close the file."""
         self._save_bookmarks()
+        for durable in list(self._archive.durables):
+            durable.close()
         self._archive.close()
 
     def abandon(self) -> None:

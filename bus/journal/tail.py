@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from .chunks import Chunk, Record, unpack
+from .chunks import Chunk, Record
 from .claim import is_claimed
 from .errors import InvalidPosition, JournalRefused, JournalUnreadable
 from .file import SUFFIX, UNKNOWN, JournalFile, Origin, Span, between, opens
@@ -138,7 +138,7 @@ class Tail:
         if not come and not gone:
             return
         for name in come:
-            key = _key(name)
+            key = key_of(name)
             self._files[name] = _FileTail(self.path / name, key, self._begins.get(key, 0), self._choice)
         # Sorted by name they are sorted by time, so that of two that were committed at once the older comes first.
         self._files = {name: self._files[name] for name in sorted(self._files) if name not in gone}
@@ -279,7 +279,7 @@ class _FileTail:
         """Return the records of `chunk` that are ahead and wanted, and the positions where there is none at all."""
         every = file.kinds(), file.origins()  # by then it has those that the chunk needs
         begin = max(self._reached, chunk.first - 1)
-        ahead = [record for record in unpack(chunk) if record.seq > begin]
+        ahead = [record for record in file.unpack(chunk) if record.seq > begin]
         wanted = _those(ahead, every[0] if kinds is None else kinds, every[1] if origins is None else origins)
         if len(wanted) == chunk.last - begin:
             return wanted, []
@@ -305,8 +305,8 @@ def _those(records: Iterable[Record], kinds: Collection[int], origins: Collectio
     return [one for one in records if one.kind in kinds and one.origin in origins and one.body != UNENCODABLE]
 
 
-def _key(name: str) -> str:
-    """Return a short name for the file, for positions."""
+def key_of(name: str) -> str:
+    """Return the short name that positions have for the file called `name`."""
     return hashlib.blake2b(os.fsencode(name), digest_size=5).hexdigest()
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from lineside.bus import Bus
@@ -15,6 +18,38 @@ class Step(Event, name="tests.journal.Step", urgent=False):
 
 class Done(Event, name="tests.journal.Done"):
     n: int
+
+
+SCRIPT = """
+import os, sys
+from lineside.bus import Bus
+from lineside.schemas import Event
+
+class Step(Event, name="tests.journal.Step", urgent=False):
+    n: int
+
+def publish_on(bus, n=0):  # without end; tells the number of each step that is surely on disk
+    while True:
+        for _ in range(37):
+            n += 1
+            bus.publish(Step, n=n)
+        bus.flush()
+        print(n, flush=True)
+"""
+
+
+def program(text: str, *arguments: object) -> list[str]:
+    """Return the command that runs `text` behind `SCRIPT`."""
+    return [sys.executable, "-c", SCRIPT + text, *map(str, arguments)]
+
+
+def killed(command: list[str], lines: int) -> int:
+    """Kill the program when it has told so many numbers, and return the last."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        *_, last = (int(process.stdout.readline()) for _ in range(lines))
+        process.send_signal(signal.SIGKILL)
+    return last
 
 
 def written(folder: Path, count: int = 1000, run: str = "run") -> Path:

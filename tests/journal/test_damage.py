@@ -1,63 +1,34 @@
-"""What a journal survives: kill -9, torn and flipped bytes, a disk that is full. Never a hole that is not named."""
+"""What a journal survives: kill -9, torn and flipped bytes. Never a hole that is not named."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import threading
+from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from lineside.bus import Bus
-from lineside.bus.journal import Journal, JournalDegraded
+from lineside.bus.journal import Gap, Journal, Origin, Span, Tail
 from lineside.bus.journal.errors import JournalUnreadable
-from lineside.bus.journal.file import JournalFile, JournalWriter
-from lineside.schemas import Event, EventsMissed
-from lineside.schemas import JournalDegraded as Degraded
-from lineside.schemas import JournalRecovered as Recovered
+from lineside.bus.journal.file import JournalFile
 
-from .support import Step, steps, written
+from .support import Done, Step, killed, program, steps, written
 
 KILLS = int(os.environ.get("LINESIDE_KILLS", "20"))
 TAILS = int(os.environ.get("LINESIDE_TAILS", "80"))
-PATIENCE = 60.0
-
-WRITER = """
-import sys, threading
-from lineside.bus import Bus
-from lineside.schemas import Event
-
-class Step(Event, name="tests.journal.Step", urgent=False):
-    n: int
-
-bus = Bus(sys.argv[1], window=256)
-n = 0
-while True:
-    for _ in range(37):
-        n += 1
-        bus.publish(Step, n=n)
-    bus.flush()
-    print(n, flush=True)
-"""
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
     chance = random.Random(7)
     for index in range(KILLS):
         folder = tmp_path / str(index)
-        with subprocess.Popen([sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            acknowledged = 0
-            for _ in range(chance.randint(1, 30)):
-                acknowledged = int(writer.stdout.readline())
-            writer.send_signal(signal.SIGKILL)
+        acknowledged = killed(program("publish_on(Bus(sys.argv[1], window=256))", folder), chance.randint(1, 30))
         found = steps(folder)
         assert len(found) >= acknowledged
         assert found == list(range(1, len(found) + 1))
@@ -146,102 +117,110 @@ def test_flipped_bits_anywhere_lose_nothing_without_a_word(tmp_path: Path) -> No
     assert unreadable < TAILS // 10
 
 
-class Disk:
-    """Refuses commits while it is full."""
+class Committed(NamedTuple):
+    """An event as it was told before the damage."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
-        self.full = False
-        self.refused = threading.Event()
-        write = JournalWriter._write  # pyright: ignore[reportPrivateUsage]
-
-        def refuse(writer: JournalWriter, *arguments: Any) -> None:
-            write(writer, *arguments)  # some of it is written, and has to be undone
-            if self.full:
-                self.refused.set()
-                raise sqlite3.OperationalError(error)
-
-        monkeypatch.setattr(JournalWriter, "_write", refuse)
-        monkeypatch.setattr("lineside.bus.journal.recorder.RETRY_SECONDS", 0.01)
+    name: str
+    origin: Origin
+    body: bytes
 
 
-def test_a_full_disk_stops_nobody_and_nothing_is_lost_that_fits_into_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Disk(monkeypatch, "database or disk is full")
-    said: list[Event] = []
-    with Bus(tmp_path) as bus:
-        bus.subscribe(said.append, Degraded, Recovered)
-        bus.publish(Step, n=1)
-        bus.flush()
-        disk.full = True
-        for n in range(2, 100):
-            bus.publish(Step, n=n)
-        with pytest.raises(JournalDegraded, match="could not be written: database or disk is full"):
-            bus.flush()
-        bus.drain()  # waits for no disk
-        assert steps(tmp_path) == [1]
-        disk.full = False
-        for n in range(100, 200):
-            bus.publish(Step, n=n)
-        while not any(isinstance(event, Recovered) for event in said):
-            bus.drain()
-        bus.flush()
-        assert steps(tmp_path) == list(range(1, 200))
-    first, last = said
-    assert isinstance(first, Degraded)
-    assert isinstance(last, Recovered)
-    assert (first.error, last.missed) == ("database or disk is full", 0)
-
-
-def test_what_a_disk_refuses_for_too_long_is_counted_and_the_rest_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Disk(monkeypatch, "disk I/O error")
-    missed: list[EventsMissed] = []
-    with Bus(tmp_path, window=64) as bus:
-        bus.subscribe(missed.append, EventsMissed)
-        disk.full = True
-        bus.publish(Step, n=0)
-        assert disk.refused.wait(PATIENCE)
-        for n in range(1, 5000):
-            bus.publish(Step, n=n)
-        bus.drain()
-        disk.full = False
-        bus.publish(Step, n=5000)
-        while bus.stats().subscriptions[0].missed == 0:
-            bus.drain()
-        bus.drain()
+def labelled(folder: Path) -> Path:
+    """Return a file of small commits by several publishers of several types."""
+    with Bus(folder) as bus:
+        for n in range(1, 241):
+            source = bus.source("abc"[n // 7 % 3], attempt=1 + n // 100, rank=n % 2)
+            source.publish(Done if n % 5 == 0 else Step, n=n)
+            if n % 16 == 0:
+                bus.flush()
         path = bus.journal
     assert path is not None
-    found = [event.seq for event in Journal(tmp_path).events()]
-    assert found == sorted(found)
-    assert steps(tmp_path)[-1] == 5000
-    lost = sum(gap.count for gap in missed if gap.subscription == "journal")
-    assert lost >= 4000
-    assert len(found) + lost == found[-1]  # what was said of the disk is among them
-    check = JournalFile.open(path).check()
-    assert not check.holes
-    assert sum(gap.last - gap.first + 1 for gap in check.gaps) == lost
+    return path
 
 
-def test_who_fell_behind_on_a_disk_that_failed_is_told_what_it_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disk = Disk(monkeypatch, "disk I/O error")
-    with Bus(tmp_path, window=64) as bus:
-        stream = bus.stream(Step)
-        for n in range(1000):
-            bus.publish(Step, n=n)
-        bus.flush()
-        disk.full = True
-        for n in range(1000, 5000):
-            bus.publish(Step, n=n)
-        bus.drain()
-        disk.full = False
-        bus.publish(Step, n=5000)
-    got = [event.n for event in stream]
-    assert got == sorted(got)
-    assert got[:1000] == list(range(1000))
-    assert got[-1] == 5000
-    assert stream.missed
-    assert len(got) + stream.missed == 5001
+def told(folder: Path, **choice: Any) -> tuple[dict[int, Committed], set[int]]:
+    """Return what a tail tells by position, and the positions that it cannot tell of."""
+    with Tail(folder, **choice) as tail:
+        found: dict[int, Committed] = {}
+        gaps: list[Gap] = []
+        while some := tail.read():
+            assert not found.keys() & {one.seq for one in some}
+            found.update((one.seq, Committed(one.name, one.origin, one.body)) for one in some)
+            gaps += tail.gaps()
+        return found, positions([*gaps, *tail.gaps()])
+
+
+def positions(spans: Iterable[Gap | Span]) -> set[int]:
+    return {n for span in spans for n in range(span.first, min(span.last, 1000) + 1)}
+
+
+def test_whatever_bit_is_flipped_what_is_read_is_what_was_committed(tmp_path: Path) -> None:
+    path = labelled(tmp_path)
+    whole = path.read_bytes()
+    before, _ = told(tmp_path)
+    assert before.keys() == set(range(1, 241))
+    chance = random.Random(23)
+    lost = unreadable = 0
+    for _ in range(5 * TAILS):
+        at, bit = chance.randrange(len(whole)), chance.randrange(8)
+        data = bytearray(whole)
+        data[at] ^= 1 << bit
+        path.write_bytes(data)
+        try:
+            with closing(JournalFile.open(path)) as file:
+                check = file.check()
+        except (JournalUnreadable, sqlite3.DatabaseError):
+            unreadable += 1
+            continue
+        found, named = told(tmp_path)
+        where = f"bit {bit} of byte {at}"
+        assert found.items() <= before.items(), where
+        assert before.keys() - found.keys() <= named, where
+        holes = positions([*check.holes, *check.gaps])
+        assert before.keys() - found.keys() <= holes, where
+        some, _ = told(tmp_path, run="b", names={"tests.journal.Step"}, ranks={1})
+        wanted = {seq: one for seq, one in before.items() if (one.name, one.origin.run, one.origin.rank) == CHOICE}
+        assert some.items() <= wanted.items(), where
+        assert wanted.keys() - some.keys() <= holes, where
+        events = [(event.seq, event.type, event.run) for event in Journal(tmp_path).events(Step, run="b")]
+        expected = {(seq, CHOICE[0], "b") for seq, one in before.items() if (one.name, one.origin.run) == CHOICE[:2]}
+        assert set(events) <= expected, where
+        assert {seq for seq, *_ in expected - set(events)} <= holes, where
+        lost += bool(before.keys() - found.keys())
+    assert lost
+    assert unreadable < TAILS
+
+
+CHOICE = ("tests.journal.Step", "b", 1)
+
+
+@pytest.mark.parametrize("column", ["position", "checksum", "type", "publisher"])
+def test_a_flipped_bit_in_the_label_of_an_event_costs_that_event_and_no_other(tmp_path: Path, column: str) -> None:
+    path = labelled(tmp_path)
+    before, _ = told(tmp_path)
+    with closing(sqlite3.connect(path)) as db:
+        first, head = db.execute("SELECT first, heads FROM chunks WHERE first > 100 AND length(heads) > 64").fetchone()
+    data = bytearray(path.read_bytes())
+    size = len(head) // 4
+    data[data.index(head) + ["position", "checksum", "type", "publisher"].index(column) * size + 4 * 2] ^= 1
+    path.write_bytes(data)
+    found, named = told(tmp_path)
+    assert before.keys() - found.keys() == named == {first + 2}
+    assert found.items() <= before.items()
+    with closing(JournalFile.open(path)) as file:
+        assert file.check().holes == [(first + 2, first + 2)]
+
+
+def test_a_file_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
+    path = tmp_path / "version-1.sqlite"
+    shutil.copy(Path(__file__).parent / "files" / path.name, path)
+    found, named = told(tmp_path)
+    assert not named
+    assert found.pop(31).name == "SubscriberFailed"
+    assert list(found) == list(range(1, 31))
+    for n, one in found.items():
+        assert (one.name, one.origin.rank) == (f"tests.journal.{'Step' if n % 10 else 'Done'}", n % 2)
+    assert steps(tmp_path, run="first") == list(range(1, 31, 2))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"n":7}', b'"n":6}'))
+    assert steps(tmp_path, run="first") == [1, 3, 5, *range(9, 31, 2)]

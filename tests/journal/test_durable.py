@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import pytest
 from lineside.bus import Bus, PolicyRefused
 from lineside.bus.journal import Journal
 
-from .support import Done, Step
+from .support import Done, Step, killed, program
 
 KILLS = int(os.environ.get("LINESIDE_KILLS", "10"))
 PATIENCE = 60.0
@@ -94,31 +91,15 @@ def test_what_keeps_failing_is_tried_five_times_and_set_aside(tmp_path: Path, ki
 
 
 UPLOADER = """
-import sys, threading
-from pathlib import Path
-from typing import Any
-from lineside.bus import Bus
-from lineside.schemas import Event
-
-class Step(Event, name="tests.journal.Step", urgent=False):
-    n: int
-
-begin = int(sys.argv[2])
 bus = Bus(sys.argv[1], window=64)
-got = Path(sys.argv[1], "got.txt").open("a")
+got = open(os.path.join(sys.argv[1], "got.txt"), "a")
 
 def upload(event):
     got.write(f"{event.n}\\n")
     got.flush()
 
 bus.subscribe(upload, Step, durable="uploader")
-n = begin
-while True:
-    for _ in range(37):
-        n += 1
-        bus.publish(Step, n=n)
-    bus.flush()
-    print(n, flush=True)
+publish_on(bus, int(sys.argv[2]))
 """
 
 
@@ -127,14 +108,7 @@ def test_killed_again_and_again_it_misses_nothing(tmp_path: Path) -> None:
     acknowledged: list[int] = []
     for _ in range(KILLS):
         begin = (len(acknowledged) + 1) * 1_000_000
-        command = [sys.executable, "-c", UPLOADER, str(tmp_path), str(begin)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            last = begin
-            for _ in range(chance.randint(1, 8)):
-                last = int(process.stdout.readline())
-            process.send_signal(signal.SIGKILL)
-        acknowledged.append(last)
+        acknowledged.append(killed(program(UPLOADER, tmp_path, begin), chance.randint(1, 8)))
     left = handled(tmp_path)
     got = [int(line) for line in (tmp_path / "got.txt").read_text().splitlines()] + left
     for begin, last in enumerate(acknowledged, 1):

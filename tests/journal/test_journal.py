@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from lineside.bus.journal.file import JournalFile
 from lineside.bus.journal.filesystem import network_filesystem
 from lineside.schemas import Event, TrainBatchEnd, UnknownEvent, decode
 
-from .support import Done, Step, steps, written
+from .support import Done, Step, program, steps, written
 
 
 def test_everything_published_is_on_disk_after_the_close(tmp_path: Path) -> None:
@@ -124,13 +123,6 @@ def test_each_bus_writes_a_file_of_its_own_and_readers_merge_them(tmp_path: Path
 
 
 RANK = """
-import sys
-from lineside.bus import Bus
-from lineside.schemas import Event
-
-class Step(Event, name="tests.journal.Step", urgent=False):
-    n: int
-
 with Bus(sys.argv[1]) as bus:
     source = bus.source("run", rank=int(sys.argv[2]))
     for n in range(500):
@@ -139,7 +131,7 @@ with Bus(sys.argv[1]) as bus:
 
 
 def test_several_processes_write_one_folder(tmp_path: Path) -> None:
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK, tmp_path, str(rank)]) for rank in range(3)]
+    ranks = [subprocess.Popen(program(RANK, tmp_path, rank)) for rank in range(3)]
     assert [rank.wait(60) for rank in ranks] == [0, 0, 0]
     events = list(Journal(tmp_path).events(Step, run="run"))
     for rank in range(3):

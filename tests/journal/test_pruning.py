@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +18,10 @@ from lineside.bus import Bus
 from lineside.bus.journal import InvalidRetention, Journal, PruneFailed, Tail
 from lineside.bus.journal.claim import is_claimed
 
-from .support import Step, steps, written
+from .support import Done, Step, program, steps, written
 
 NOTHING = timedelta()
+PATIENCE = 60.0
 
 
 def runs(folder: Path) -> set[str]:
@@ -94,13 +94,6 @@ def test_a_file_that_was_just_begun_is_not_touched(tmp_path: Path) -> None:
 
 
 WRITER = """
-import sys
-from lineside.bus import Bus
-from lineside.schemas import Event
-
-class Step(Event, name="tests.journal.Step", urgent=False):
-    n: int
-
 bus = Bus(sys.argv[1])
 for n, _ in enumerate(sys.stdin, 1):
     bus.source("run").publish(Step, n=n)
@@ -110,7 +103,7 @@ for n, _ in enumerate(sys.stdin, 1):
 
 
 def test_the_file_of_another_process_stays_until_it_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    command = program(WRITER, tmp_path)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     with subprocess.Popen(command, **pipes) as writer:
         assert writer.stdin is not None
@@ -217,3 +210,68 @@ def test_a_folder_that_cannot_be_pruned_stops_no_bus(
         if (thread := pruner()) is not None:
             thread.join()
     assert f"the journal could not be pruned: cannot remove {str(path)!r}: Permission denied" in caplog.text
+
+
+def left(folder: Path, run: str, *, dealt: int) -> Path:
+    """Return the file of a bus whose durable subscription has dealt with `dealt` of 100 steps when it ends."""
+    stuck, go = threading.Event(), threading.Event()
+
+    def upload(event: Step) -> None:
+        if event.n > dealt:
+            stuck.set()
+            go.wait(PATIENCE)
+            raise SystemExit
+
+    with Bus(folder) as bus:
+        bus.subscribe(upload, Step, durable="uploader", retries=0)
+        for n in range(1, 101):
+            bus.source(run).publish(Step, n=n)
+        bus.flush()
+        if dealt < 100:
+            assert stuck.wait(PATIENCE)
+            bus.close(timeout=0.2)
+        bus.source(run).publish(Done, n=0)  # of no interest to it
+        path = bus.journal
+    go.set()
+    assert path is not None
+    return path
+
+
+def uploaded(folder: Path) -> list[int]:
+    """Return what is left for the durable subscription of a new bus, whose own events are of no interest to it."""
+    got: list[int] = []
+    with Bus(folder) as bus:
+        bus.subscribe(lambda event: got.append(event.n), Step, durable="uploader")
+        bus.drain()
+    return got
+
+
+def test_what_a_durable_subscription_has_not_dealt_with_stays_until_it_has(tmp_path: Path) -> None:
+    read, unread = left(tmp_path, "first", dealt=100), left(tmp_path, "second", dealt=0)
+    assert Journal(tmp_path).prune(NOTHING, 0, 0) == [read]
+    got = uploaded(tmp_path)
+    assert got == list(range(1, 101))
+    assert unread in Journal(tmp_path).prune(NOTHING, 0, 0)
+
+
+def test_what_nobody_deals_with_goes_in_the_end_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = left(tmp_path, "first", dealt=0)
+    assert Journal(tmp_path).prune(NOTHING, max_unread=timedelta(hours=1), dry_run=True) == []
+    assert Journal(tmp_path).prune(max_unread=NOTHING) == []  # it is no limit of its own
+    assert Journal(tmp_path).prune(NOTHING, max_unread=NOTHING, dry_run=True) == [path]
+    assert "had not dealt with" not in caplog.text
+    assert Journal(tmp_path).prune(NOTHING, max_unread=NOTHING) == [path]
+    assert f"{path} was removed with events that the durable subscription uploader had not dealt with" in caplog.text
+    assert "it was at position 0 of 100" in caplog.text
+    assert uploaded(tmp_path) == []
+
+
+def test_a_bus_that_begins_takes_nothing_from_a_durable_subscription(tmp_path: Path) -> None:
+    left(tmp_path, "first", dealt=0)
+    for _ in range(3):
+        with Bus(Journal(tmp_path, max_age=NOTHING, max_bytes=0, max_runs=0)):
+            if (thread := pruner()) is not None:
+                thread.join()
+    assert uploaded(tmp_path) == list(range(1, 101))

@@ -8,7 +8,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import copy
@@ -25,7 +24,7 @@ from lineside.bus.journal.file import Durability, JournalFile, JournalWriter, Li
 from lineside.bus.journal.pruning import remove
 from lineside.schemas import decode
 
-from .support import Done, Step, written
+from .support import Done, Step, program, written
 from .tails import Schedule
 
 SCHEDULES = int(os.environ.get("LINESIDE_TAILS", "80"))
@@ -33,13 +32,6 @@ FAULTY = 60
 """In so many schedules each fault must show."""
 
 WRITER = """
-import sys
-from lineside.bus import Bus
-from lineside.schemas import Event
-
-class Step(Event, name="tests.journal.Step", urgent=False):
-    n: int
-
 bus = Bus(sys.argv[1], window=256)
 source = bus.source("run", rank=int(sys.argv[2]))
 n = 0
@@ -206,7 +198,7 @@ def test_a_disk_that_refuses_is_told_and_nothing_is_passed_over(
 
 def test_what_processes_write_is_read_along_until_they_are_killed(tmp_path: Path) -> None:
     chance = random.Random(5)
-    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    command = program(WRITER, tmp_path)
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     writers = [subprocess.Popen([*command, str(rank)], **pipes) for rank in range(2)]
     told: list[Told] = []

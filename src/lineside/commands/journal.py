@@ -273,6 +273,10 @@ def prune(
         str | None, typer.Option("--max-size", metavar="SIZE", help="Keep so much together, e.g. 500MB, 10GB.")
     ] = None,
     max_runs: Annotated[int | None, typer.Option("--max-runs", help="Keep so many runs.")] = None,
+    max_unread: Annotated[
+        str,
+        typer.Option("--max-unread", metavar="AGE", help="Keep up to this age what a durable subscription has left."),
+    ] = "7d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Remove the oldest runs, and never one that is being written."""
@@ -282,7 +286,8 @@ def prune(
         raise typer.BadParameter("expected a limit: --max-age, --max-size or --max-runs")
     age = None if max_age is None else _quantity("--max-age", max_age, _AGES)
     size = None if max_size is None else _quantity("--max-size", max_size, _SIZES)
-    chosen = Journal(folder).prune(age, size, max_runs, dry_run=dry_run)
+    unread = _quantity("--max-unread", max_unread, _AGES)
+    chosen = Journal(folder).prune(age, size, max_runs, max_unread=unread, dry_run=dry_run)
     for path in chosen:
         typer.echo(path)
     typer.echo(f"{len(chosen)} files {'would be' if dry_run else 'were'} removed", err=True)
