@@ -8,7 +8,6 @@ and the names of its type and origin: under another label it is not whole.
 from __future__ import annotations
 
 import contextlib
-import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,6 @@ HEAD_BYTES = 16
 """Of each event: offset of its position in the chunk, checksum, kind, origin; in columns, 32 bits each."""
 MANY = 62
 """Bit that all numbers from here on share in a bit set, which has to fit SQLite's integers."""
-_SEQ = re.compile(rb'"seq":(\d+)')
 LINE = b"\n"
 """Between two events: their JSON has none inside."""
 SLIPS = 3
@@ -94,8 +92,8 @@ def heads(head: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[int], Seq
     return columns[:size], columns[size : 2 * size], columns[2 * size : 3 * size], columns[3 * size :]
 
 
-def unpack(chunk: Chunk, labels: Labels | None) -> Iterator[Record]:
-    """Return the records of `chunk` that are whole. In a file of version 1 the checksums tell of no `labels`: None."""
+def unpack(chunk: Chunk, labels: Labels) -> Iterator[Record]:
+    """Return the records of `chunk` that are whole."""
     bodies = chunk.bodies.split(LINE)
     offsets, checksums, kinds, origins = heads(chunk.heads)
     seqs = [chunk.first + offset for offset in offsets]
@@ -103,25 +101,20 @@ def unpack(chunk: Chunk, labels: Labels | None) -> Iterator[Record]:
     salts = _salts(labels, set(pairs))
     if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies, salts.values()) == chunk.checksum:
         return map(Record, seqs, kinds, origins, bodies)
-    if labels is None:
-        starts = [0 for _ in seqs]
-    else:
-        starts = [seq + salts.get(pair, 0) for seq, pair in zip(seqs, pairs, strict=True)]
     return (
         Record(seq, *pair, body)
-        for index, (seq, pair, start, checksum) in enumerate(zip(seqs, pairs, starts, checksums, strict=True))
-        if labels is None or pair in salts
+        for index, (seq, pair, checksum) in enumerate(zip(seqs, pairs, checksums, strict=True))
+        if pair in salts
         for body in bodies[max(index - SLIPS, 0) : index + SLIPS + 1]
-        if zlib.crc32(body, start) == checksum and (labels is not None or _is_at(body, seq))
+        if zlib.crc32(body, seq + salts[pair]) == checksum
     )
 
 
-def _salts(labels: Labels | None, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
+def _salts(labels: Labels, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
     salts: dict[tuple[int, int], int] = {}
-    if labels is not None:
-        for pair in pairs:
-            with contextlib.suppress(LookupError):  # what they stood for is lost
-                salts[pair] = labels[pair]
+    for pair in pairs:
+        with contextlib.suppress(LookupError):  # what they stood for is lost
+            salts[pair] = labels[pair]
     return salts
 
 
@@ -136,11 +129,6 @@ def bits(numbers: Iterable[int]) -> int:
 def bit(number: int) -> int:
     """Return the bit that stands for `number` in a bit set."""
     return 1 << min(number, MANY)
-
-
-def _is_at(body: bytes, seq: int) -> bool:
-    said = _SEQ.search(body)
-    return said is None or int(said[1]) == seq
 
 
 def _checksum(first: int, last: int, heads: bytes, bodies: bytes, salts: Iterable[int]) -> int:

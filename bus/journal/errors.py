@@ -30,7 +30,7 @@ class JournalError(BusError):
 
 
 class JournalUnreadable(JournalError, OSError):
-    """A file that is no journal, that a later version wrote, or that is too damaged to be opened."""
+    """A file that is no journal, that another version wrote, or that is too damaged to be opened."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"cannot read {os.fspath(path)!r} as a journal: {reason}")

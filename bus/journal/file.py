@@ -25,7 +25,6 @@ from .errors import JournalUnreadable
 APPLICATION = 0x4C4E5344
 """Marks a SQLite file as one of ours (``LNSD``)."""
 VERSION = 2
-"""From 2 on, checksums tell of labels too, and `guard` of the other columns of a chunk."""
 SUFFIX = ".sqlite"
 CAREFUL_STEPS = 20_000
 """Positions that are tried one by one behind a place that is damaged."""
@@ -55,6 +54,8 @@ _GUARD = (
     "origins % 2147483647 * 13) % 2147483647)"
 )
 """A checksum that SQLite itself can tell. The divisor is a prime, so that any flipped bit changes it."""
+_SOUND = f"coalesce(guard = {_GUARD}, 0)"
+"""Whether a chunk's columns are as they were written."""
 _INSERT = (
     "INSERT INTO chunks (first, last, time, kinds, origins, checksum, heads, bodies, guard) "
     f"SELECT *, {_GUARD} FROM (SELECT ? AS first, ? AS last, ? AS time, ? AS kinds, ? AS origins, ?, ?, ?)"
@@ -133,17 +134,14 @@ class JournalFile:
         self._lock = threading.RLock()
         self._kinds: dict[int, str] = {}
         self._origins: dict[int, Origin] = {}
-        self._known = _Labels(self)
-        self._labels: _Labels | None = self._known
-        self._sound = f"coalesce(guard = {_GUARD}, 0)"
-        """Whether a chunk's columns are as they were written, in SQL."""
+        self._labels = _Labels(self)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> JournalFile:
         """Open the file at `path`, which another process may be writing.
 
         Raises:
-            JournalUnreadable: it is no journal file, or one of a later version.
+            JournalUnreadable: it is no journal file, or one of another version.
         """
         path = Path(path)
         file = None
@@ -161,12 +159,10 @@ class JournalFile:
         if self._one("PRAGMA application_id") != APPLICATION:
             raise JournalUnreadable(self.path, "it is no journal of Lineside, or its writer has not begun it yet")
         version = self._one("PRAGMA user_version")
-        if version > VERSION:
-            raise JournalUnreadable(self.path, f"it has version {version}, and this Lineside reads up to {VERSION}")
+        if version != VERSION:
+            raise JournalUnreadable(self.path, f"it has version {version}, and this Lineside reads {VERSION}")
         tables = {sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master")}
-        if version < 2:
-            self._labels, self._sound = None, "1"
-        elif not tables.issuperset(statement.strip() for statement in _TABLES.split(";") if statement.strip()):
+        if not tables.issuperset(statement.strip() for statement in _TABLES.split(";") if statement.strip()):
             raise JournalUnreadable(self.path, "what it says of its tables is damaged; copy what you can with sqlite3")
 
     def _one(self, statement: str, *values: object) -> Any:
@@ -181,7 +177,7 @@ class JournalFile:
         """Position of the newest event; 0 where there is none."""
         with self._lock:
             row = self._db.execute(
-                f"SELECT {self._sound}, last, first, CASE WHEN NOT {self._sound} THEN heads END FROM chunks "
+                f"SELECT {_SOUND}, last, first, CASE WHEN NOT {_SOUND} THEN heads END FROM chunks "
                 "ORDER BY first DESC LIMIT 1"
             ).fetchone()
         if row is None:
@@ -317,8 +313,8 @@ class JournalFile:
     def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Chunks:
         with self._lock:
             rows = self._db.execute(
-                f"SELECT {self._sound}, time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
-                f"WHERE first BETWEEN ? AND ? AND (NOT {self._sound} OR last > ? AND kinds & ? AND origins & ?) "
+                f"SELECT {_SOUND}, time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
+                f"WHERE first BETWEEN ? AND ? AND (NOT {_SOUND} OR last > ? AND kinds & ? AND origins & ?) "
                 "ORDER BY first LIMIT ?",
                 (self._begin(after), upto, after, kinds, origins, limit),
             ).fetchall()
@@ -341,7 +337,7 @@ class JournalFile:
         found: list[Span] = []
         with self._lock, contextlib.suppress(sqlite3.DatabaseError):
             # Not where one that is damaged says it ends: `chunks` tells of it, whatever it is asked for.
-            last = f"CASE WHEN {self._sound} THEN last ELSE first END"
+            last = f"CASE WHEN {_SOUND} THEN last ELSE first END"
             statement = f"SELECT first, {last} FROM chunks WHERE first BETWEEN ? AND ? ORDER BY first"
             for row in self._db.execute(statement, (self._begin(after), upto)):
                 found.append(Span(*row))  # noqa: PERF401  what was found before the damage is kept
@@ -376,8 +372,8 @@ class JournalFile:
         found: dict[int | None, Record] = {}
         with self._lock:
             rows = self._db.execute(
-                f"SELECT first, CASE WHEN {self._sound} THEN kinds ELSE -1 END FROM chunks "
-                f"WHERE first > ? AND last <= ? AND (origins & ? OR NOT {self._sound}) ORDER BY first DESC",
+                f"SELECT first, CASE WHEN {_SOUND} THEN kinds ELSE -1 END FROM chunks "
+                f"WHERE first > ? AND last <= ? AND (origins & ? OR NOT {_SOUND}) ORDER BY first DESC",
                 (after, upto, bit(origin)),
             ).fetchall()
             for first, mask in rows:
@@ -408,7 +404,7 @@ class JournalFile:
 
     def position_at(self, time: int) -> int:
         """Return a position before which everything was published before `time` (milliseconds since 1970, UTC)."""
-        return self._one(f"SELECT max(first) - 1 FROM chunks WHERE time <= ? AND {self._sound}", time) or max(
+        return self._one(f"SELECT max(first) - 1 FROM chunks WHERE time <= ? AND {_SOUND}", time) or max(
             self.first - 1, 0
         )
 
@@ -543,7 +539,7 @@ class JournalWriter(JournalFile):
             except BaseException:
                 self._kinds.clear()  # some may have been new
                 self._origins.clear()
-                self._known.clear()
+                self._labels.clear()
                 with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
@@ -587,7 +583,7 @@ class JournalWriter(JournalFile):
                 origins[origin] = len(origins)
                 self._db.execute("INSERT INTO origins VALUES (?, ?, ?, ?)", (origins[origin], *origin))
         numbers = [kinds[name] for name in lines.names], [origins[origin] for origin in lines.origins]
-        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies), self._known)
+        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies), self._labels)
         self._db.execute(_INSERT, (chunk.first, chunk.last, time, *chunk[2:]))
 
     def close(self) -> None:

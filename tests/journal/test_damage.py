@@ -209,18 +209,3 @@ def test_a_flipped_bit_in_the_label_of_an_event_costs_that_event_and_no_other(tm
     assert found.items() <= before.items()
     with closing(JournalFile.open(path)) as file:
         assert file.check().holes == [(first + 2, first + 2)]
-
-
-def test_a_file_of_the_first_version_is_read_as_before(tmp_path: Path) -> None:
-    path = tmp_path / "version-1.sqlite"
-    shutil.copy(Path(__file__).parent / "files" / path.name, path)
-    found, named = told(tmp_path)
-    assert not named
-    assert found.pop(31).name == "SubscriberFailed"
-    assert list(found) == list(range(1, 31))
-    for n, one in found.items():
-        assert (one.name, one.origin.rank) == (f"tests.journal.{'Step' if n % 10 else 'Done'}", n % 2)
-    assert steps(tmp_path, run="first") == list(range(1, 31, 2))
-    data = path.read_bytes()
-    path.write_bytes(data.replace(b'"n":7}', b'"n":6}'))
-    assert steps(tmp_path, run="first") == [1, 3, 5, *range(9, 31, 2)]
