@@ -10,6 +10,16 @@ from typing import Protocol
 class Steerable(Protocol):
     """A run that goes on. Every method may be called from any thread, and returns at once."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still, or will at the next batch."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop."""
+        ...
+
     def stop(self, reason: str) -> None:
         """Ask it to stop at the next batch, and save."""
         ...

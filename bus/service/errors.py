@@ -32,9 +32,11 @@ class BadRequest(ServiceError, ValueError):
 class OutOfReach(ServiceError, LookupError):
     """A run that this process can see, but not steer or look into."""
 
-    def __init__(self, run: str, what: str) -> None:
+    def __init__(self, run: str, what: str, *, over: bool) -> None:
         super().__init__(
-            f"run {run!r} is out of reach: {what} works where the service is mounted in the process that trains, "
+            f"run {run!r} is over: {what} is for one that goes on"
+            if over
+            else f"run {run!r} is out of reach: {what} works where the service is mounted in the process that trains, "
             "on its bus (app.mount('/lineside', service(bus))), and while the run goes on"
         )
 

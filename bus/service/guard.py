@@ -15,10 +15,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic_core import to_json
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .limits import Limits
+from .manual import DOOR
 
 logger = logging.getLogger("lineside.service")
 
@@ -109,7 +110,7 @@ class Guard:
     def _check_origin(self, headers: Headers) -> None:
         """A browser says where the page comes from that asks; it has to be this service itself."""
         for origin in headers.getlist("origin"):
-            if urlsplit(origin).netloc.lower() != headers["host"].lower():
+            if _site(origin) != headers["host"].lower():
                 raise Refused(failure(403, "requests of pages of other origins are refused; open the service itself"))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             raise Refused(failure(403, "requests of pages of other sites are refused; open the service itself"))
@@ -129,12 +130,15 @@ class Guard:
             return
         if self._fits(_cookie(headers)):
             return
+        asked = {"www-authenticate": "Bearer"}
+        if "text/html" in headers.get("accept", ""):
+            raise Refused(HTMLResponse(DOOR, 401, asked))
         raise Refused(
             failure(
                 401,
                 "this needs the token: open the link that `lineside serve` printed, or send the header "
                 "'Authorization: Bearer TOKEN'",
-                **{"www-authenticate": "Bearer"},
+                **asked,
             )
         )
 
@@ -209,6 +213,14 @@ def _name(host: str) -> str | None:
     except ValueError:
         return None
     return split.hostname if split.netloc == host and "@" not in host else None
+
+
+def _site(origin: str) -> str | None:
+    """Return the host and port in an Origin header."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _cookie(headers: Headers) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
@@ -45,8 +45,14 @@ from ..journal.file import JournalFile
 
 WHOLE = 100_000
 """Positions up to which everything is read."""
+CLOSE = 20_000
+"""The same for a part of such a run."""
 LOOKS = 500
 """Places at which samples are taken of more than that."""
+NEAR = 500
+"""Positions between which a step is not looked for any closer."""
+LAST = 2000
+"""Positions at the end in which the last step is looked for: how far a run is, is to be known exactly."""
 SAMPLES = 16
 """Samples at each place."""
 MOST = 200_000
@@ -142,6 +148,11 @@ class Columns:
         self.thinned = False
         self._attempt = 0
 
+    @property
+    def last(self) -> float:
+        """The last step of any."""
+        return max((column.step[-1] for column in self.named.values() if column.step), default=0)
+
     def admit(self, attempt: int, step: int) -> bool:
         """Return whether what `attempt` says of `step` counts: what it does again, an earlier one did in vain."""
         if attempt > self._attempt:
@@ -169,6 +180,8 @@ class _Place:
     stages: int = 0
     batches: int = 0
     finished: bool = False
+    attempt: int = 0
+    """The first attempt of the run in it; 0: it has none."""
 
 
 class History:
@@ -199,12 +212,18 @@ class History:
             return sorted({**self._batches.named, **self._stages.named})
 
     def series(self, names: Iterable[str], count: int, begin: float, end: float) -> tuple[dict[str, Points], bool]:
-        """Return `count` points at most of each of the series `names`, and whether they are from samples."""
+        """Return `count` points at most of each of the series `names`, and whether they are from samples.
+
+        Where the whole is known from samples, a part of it is read again, more closely.
+        """
         with self._lock:
             self._read_on()
-            columns = {**self._batches.named, **self._stages.named}
+            batches, sampled = self._batches, self._sampled or self._batches.thinned
+            if sampled and (isfinite(begin) or isfinite(end)):
+                batches, sampled = self._closely(begin, min(end, batches.last))
+            columns = {**batches.named, **self._stages.named}
             points = {name: columns[name].points(count, begin, end) for name in names if name in columns}
-            return points, self._sampled or self._batches.thinned or self._stages.thinned
+            return points, sampled or self._stages.thinned
 
     def spans(self, over: datetime | None) -> list[Span]:
         """Return the stages; those that nothing ended went on until the run was `over`, or go on."""
@@ -212,13 +231,6 @@ class History:
             self._read_on()
             end = None if over is None else over.timestamp() * 1000
             return [*self._spans, *(_span(lane, begin, end, label) for lane, (begin, label) in self._open.items())]
-
-    @property
-    def steps(self) -> int:
-        """The optimizer steps completed."""
-        with self._lock:
-            self._read_on()
-            return max((column.step[-1] for column in self._batches.named.values() if column.step), default=0)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -236,7 +248,8 @@ class History:
                     continue  # it is just being made, or the list of runs tells of it
                 attempts = [origin.attempt for origin in file.origins().values() if origin.run == self._run]
                 if attempts:
-                    found.append((min(attempts), file, place))
+                    place.attempt = min(attempts)
+                    found.append((place.attempt, file, place))
             for _, file, place in sorted(found, key=itemgetter(0)):
                 self._read(file, place)
 
@@ -246,32 +259,61 @@ class History:
             place.stages = record.seq
             if file.origin(record).rank == 0:
                 self._take_stage(file.origin(record).attempt, _fields(record))
-        for record in self._batches_of(file, place.batches, upto):
+        self._sampled |= upto - place.batches > WHOLE
+        for record in self._batches_of(file, place.batches, upto, WHOLE):
             upto = max(upto, record.seq)
             if file.origin(record).rank == 0:
-                self._take_batch(file.origin(record).attempt, _fields(record))
+                _take_batch(self._batches, file.origin(record).attempt, _fields(record))
         place.batches = upto
 
-    def _batches_of(self, file: JournalFile, after: int, upto: int) -> Iterator[Record]:
-        if upto - after <= WHOLE:
-            yield from file.records(after, names=(BATCH,), runs=(self._run,))
+    def _batches_of(self, file: JournalFile, after: int, upto: int, whole: int) -> Iterator[Record]:
+        if upto - after <= whole:
+            yield from self._records(file, after, upto)
             return
-        self._sampled = True
-        stride = (upto - after) // LOOKS
+        begin, stride = after, (upto - after) // LOOKS
         for look in range(after, upto, stride):
             if look < after:
                 continue  # a large chunk reached further
             records, after = file.read(look, upto, names=(BATCH,), runs=(self._run,), careful=True)
-            yield from records[:: max(1, len(records) // SAMPLES)]
+            for record in records[:: max(1, len(records) // SAMPLES)]:
+                begin = record.seq
+                yield record
+        rest = self._records(file, max(begin, upto - LAST), upto)
+        yield from deque((record for record in rest if file.origin(record).rank == 0), maxlen=1)
 
-    def _take_batch(self, attempt: int, event: Mapping[str, Any]) -> None:
-        step = event["step"]
-        if not self._batches.admit(attempt, step):
-            return
-        values = [("loss", event["loss"]), ("step_seconds", event["seconds"])]
-        values += [(f"loss/{name}", value) for name, value in event["losses"].items()]
-        values += [(f"lr/{name}", value) for name, value in event["lr"].items()]
-        self._batches.add(step, _milliseconds(event), values)
+    def _records(self, file: JournalFile, after: int, upto: int) -> Iterator[Record]:
+        while after < upto:
+            records, after = file.read(after, upto, names=(BATCH,), runs=(self._run,), careful=True)
+            yield from records
+
+    def _closely(self, begin: float, end: float) -> tuple[Columns, bool]:
+        """Return the batches of the steps from `begin` to `end`, and whether they are samples only."""
+        columns, sampled = Columns(), False
+        columns.named = {name: Column() for name in self._batches.named}
+        places = [(place.attempt, path) for path, place in self._places.items() if place.attempt]
+        for _, path in sorted(places):
+            with suppress(JournalUnreadable), closing(JournalFile.open(path)) as file:
+                after, upto = self._before(file, begin)[0], self._before(file, end + 1)[1]
+                sampled |= upto - after > CLOSE
+                for record in self._batches_of(file, after, upto, CLOSE):
+                    fields = _fields(record)
+                    if begin <= fields["step"] <= end and file.origin(record).rank == 0:
+                        _take_batch(columns, file.origin(record).attempt, fields)
+        return columns, sampled or columns.thinned
+
+    def _before(self, file: JournalFile, step: float) -> tuple[int, int]:
+        """Return two positions close together: before the first, all steps are smaller, and behind the second, none."""
+        low, high = 0, file.last_readable()
+        behind = high
+        while high - low > NEAR:
+            middle = (low + high) // 2
+            first = next(self._records(file, middle, high), None)
+            if first is not None and _fields(first)["step"] < step:
+                low = first.seq
+            else:
+                high = middle
+                behind = behind if first is None else first.seq
+        return low, behind
 
     def _take_stage(self, attempt: int, event: Mapping[str, Any]) -> None:
         name, time = event["type"], _milliseconds(event)
@@ -304,6 +346,15 @@ class History:
         for lane, (begin, label) in self._open.items():
             self._close(lane, begin, end, label)
         self._open.clear()
+
+
+def _take_batch(columns: Columns, attempt: int, event: Mapping[str, Any]) -> None:
+    step = event["step"]
+    if columns.admit(attempt, step):
+        values = [("loss", event["loss"]), ("step_seconds", event["seconds"])]
+        values += [(f"loss/{name}", value) for name, value in event["losses"].items()]
+        values += [(f"lr/{name}", value) for name, value in event["lr"].items()]
+        columns.add(step, _milliseconds(event), values)
 
 
 def _span(lane: str, begin: float, end: float | None, label: str) -> Span:

@@ -29,6 +29,10 @@ class Limits:
     """Open streams."""
     body: int = 64 << 10
     """Longest body of a request."""
+    head: int = 128 << 10
+    """Longest head of a request: the position in a journal of many files is long."""
+    request: float = 30.0
+    """Time that a client has for a request, from its connection or its first byte on."""
 
 
 DEFAULT = Limits()

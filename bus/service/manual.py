@@ -1,4 +1,7 @@
-"""The manual: what the routes take and give, as a page without scripts, so that the strictest policy shows it."""
+"""Pages without scripts and styles, so that the strictest policy shows them.
+
+The manual says what the routes take and give, the door what to do without the token.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,26 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+HEAD = (
+    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">'
+)
+DOOR = (
+    HEAD + "<title>Lineside: the token is missing</title></head><body><h1>Lineside</h1>"
+    "<p>This page is shown to those who bring its token.</p>"
+    "<p>Open the link that <code>lineside serve</code> printed: it ends in <code>?token=…</code>. If it is gone, end "
+    "<code>lineside serve</code> and start it again.</p>"
+    "<p>If the service is part of another app, ask whoever runs that. "
+    "Programs send the header <code>Authorization: Bearer …</code>.</p></body></html>"
+)
+
 
 def manual(openapi: Mapping[str, Any]) -> str:
     """Return the page for the description of an app."""
     info = openapi["info"]
     return "\n".join(
         [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-            f"<title>{escape(info['title'])}: the routes</title></head><body>",
+            f"{HEAD}<title>{escape(info['title'])}: the routes</title></head><body>",
             f"<h1>{escape(info['title'])}</h1><p>{escape(info.get('summary', ''))}</p>",
             '<p>The same for programs: <a href="openapi.json">OpenAPI</a>, <a href="asyncapi.json">AsyncAPI</a>, '
             '<a href="schemas">the JSON Schemas of the events</a>.</p>',

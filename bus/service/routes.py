@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from math import inf
 from typing import Annotated, Any, Literal
@@ -12,19 +14,21 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.websockets import WebSocketDisconnect
 
 from ...schemas import UnknownEventName, documents, events, find_event, wire_name
 from ..errors import BusError
 from ..journal.runs import RunSummary
-from ..journal.tail import Tail
-from .errors import BadRequest, OutOfReach, status_of
+from ..journal.tail import Tail, Told
+from .errors import BadRequest, status_of
 from .feed import in_thread
 from .frames import Choice, Form, cloud, message, plain, sse
 from .guard import failure
 from .history import Points, Span
 from .manual import manual
+from .newest import newest
 from .prometheus import exposition
-from .source import Source
+from .source import Going, Source
 from .stream import EventStream, Stream, converse
 
 MOST = 5000
@@ -94,10 +98,15 @@ class Timeline(BaseModel):
 
 
 class Observing(BaseModel):
-    """What observing costs a live run."""
+    """What observing costs a live run, and whether it can be steered. Nulls where its bus is out of reach."""
 
-    subscriptions: list[dict[str, Any]]
-    microseconds_per_step: float | None = Field(description="CPU time of the bus for each optimizer step.")
+    subscriptions: list[dict[str, Any]] | None = None
+    microseconds_per_step: float | None = Field(
+        default=None,
+        description="CPU time of the bus itself for each optimizer step of the run on it; of several runs there, by "
+        "their share of the events.",
+    )
+    steering: Going | None = Field(default=None, description="What the run does; null: nobody can steer it from here.")
 
 
 class Wish(BaseModel):
@@ -141,6 +150,10 @@ def routes(source: Source) -> APIRouter:
         run: RunId,
         after: After = "",
         limit: Annotated[int, Query(ge=1, le=MOST, description="Events on a page.")] = 500,
+        tail: Annotated[
+            int | None,
+            Query(ge=1, le=MOST, description="The last events instead, so many; with neither `after` nor `limit`."),
+        ] = None,
         types: Types = None,
         families: Families = None,
         ranks: Ranks = None,
@@ -154,31 +167,40 @@ def routes(source: Source) -> APIRouter:
         """
         choice = _choice(types, families, ranks)
         body = cloud if format == "cloudevents" else plain
+        if tail is not None:
+            _refuse_beside_tail(request)
+            return await in_thread(last, run, tail, choice, body)
         if _wants_stream(request):
             stream = await following(run, last_event_id or after, choice, Form(sse, body))
             return EventStream(stream)
         return await in_thread(page, run, after, limit, choice, body)
 
-    def page(run: str, after: str, limit: int, choice: Choice, body: Any) -> Response:
-        tail = Tail(source.journal.path, run=run, names=choice.names, ranks=choice.ranks, after=after)
-        try:
+    def page(run: str, after: str, limit: int, choice: Choice, body: Callable[[Told], bytes]) -> Response:
+        with behind(run, after, choice) as tail:
             found = tail.read(limit + 1)
             more = len(found) > limit
             position = found[limit - 1].position if more else tail.position
-        finally:
-            tail.close()
+        return told(run, found[:limit], body, position, more)
+
+    def last(run: str, count: int, choice: Choice, body: Callable[[Told], bytes]) -> Response:
+        found, position = newest(source.journal.path, run, choice, count)
+        return told(run, found, body, position, more=False)
+
+    def told(run: str, found: Sequence[Told], body: Callable[[Told], bytes], position: str, more: bool) -> Response:
         if not found:
             source.summary(run)  # which says if there is none
-        written = b",".join([body(one) for one in found[:limit]])
+        written = b",".join([body(one) for one in found])
         end = to_json({"position": position, "more": more})
         return Response(b'{"events":[' + written + b"]," + end[1:], media_type="application/json")
+
+    def behind(run: str, after: str, choice: Choice) -> Tail:
+        return Tail(source.journal.path, run=run, names=choice.names, ranks=choice.ranks, after=after)
 
     async def following(run: str, after: str, choice: Choice, form: Form) -> Stream:
         await in_thread(source.summary, run)
         source.hub.refuse_more()
-        feed = source.hub.run(run)
-        past = None if after == NOW else await in_thread(feed.tail, after, choice)
-        return Stream(source.hub, feed.follow(past, choice), choice, form)
+        past = None if after == NOW else await in_thread(behind, run, after, choice)
+        return Stream(source.hub, lambda: source.hub.run(run).follow(past, choice), choice, form)
 
     @router.websocket("/runs/{run}/ws")
     async def run_socket(
@@ -196,7 +218,8 @@ def routes(source: Source) -> APIRouter:
             body = cloud if format == "cloudevents" else plain
             stream = await following(run, after, choice, Form(message, body, joined=False))
         except BusError as error:
-            await socket.send_denial_response(failure(status_of(error), str(error)))
+            with suppress(WebSocketDisconnect):  # it is gone: there is nobody to tell
+                await socket.send_denial_response(failure(status_of(error), str(error)))
         else:
             await converse(stream, socket)
 
@@ -227,14 +250,18 @@ def routes(source: Source) -> APIRouter:
 
     @router.get("/runs/{run}/observing", response_model=Observing)
     def run_observing(run: RunId) -> Response:
-        """What observing costs a run, and how far each subscription is; only where its bus is in reach."""
+        """What observing costs a run, how far each subscription is, and whether the run can be steered."""
         bus = source.bus(run)
         if bus is None:
-            return failure(404, str(OutOfReach(run, "looking at its subscriptions")))
-        stats = bus.stats()
-        steps = source.histories.of(run).steps
-        cost = stats.seconds / steps * 1e6 if steps else None
-        return _json({"subscriptions": stats.subscriptions, "microseconds_per_step": cost})
+            return _json(Observing())
+        cost = source.cost(run)
+        return _json(
+            Observing(
+                subscriptions=[asdict(stats) for stats in bus.stats().subscriptions],
+                microseconds_per_step=None if cost is None else cost * 1e6,
+                steering=source.going(run),
+            )
+        )
 
     def steer(run: str, what: str, *reason: str) -> Response:
         if not source.steered:
@@ -262,7 +289,7 @@ def routes(source: Source) -> APIRouter:
         """A stream of `run` events, with the summary of each run, at first and whenever it has changed."""
         await in_thread(source.summaries)
         source.hub.refuse_more()
-        return EventStream(Stream(source.hub, source.hub.runs().follow(), Choice(), Form()))
+        return EventStream(Stream(source.hub, lambda: source.hub.runs().follow(), Choice(), Form()))
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> Response:
@@ -298,6 +325,19 @@ def _json(content: object, status: int = 200) -> Response:
 
 def _wants_stream(request: Request) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
+
+
+def _refuse_beside_tail(request: Request) -> None:
+    """Let `tail` stand alone.
+
+    Raises:
+        BadRequest: it does not.
+    """
+    for other in ("after", "limit"):
+        if other in request.query_params:
+            raise BadRequest(f"tail= asks for the last events, whatever came before; leave out {other}=, or tail=")
+    if _wants_stream(request):
+        raise BadRequest("tail= asks for a page; a stream begins with after=, e.g. with the `position` of that page")
 
 
 def _choice(types: Collection[str] | None, families: Collection[str] | None, ranks: Collection[int] | None) -> Choice:

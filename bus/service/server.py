@@ -2,15 +2,169 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from typing import Any, cast
 
 import uvicorn
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from .app import Service
+from .guard import failure
+from .stream import TRANSPORT
 
 SEND_BUFFER = 128 << 10
 """Bytes that the system keeps for a connection whose client does not read."""
 EXIT_SECONDS = 1
+
+
+class Requests(HttpToolsProtocol):
+    """A connection, as Uvicorn's, which lets a request take any time and its head any size.
+
+    And Uvicorn goes on answering on a connection that it has closed itself, which fails.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered; others may wait behind it."""
+    _head = 0
+    """Bytes of the request that is being read, but for its body."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the client some time for its first request."""
+        super().connection_made(transport)
+        self._limits = cast(Service, self.config.app).hub.limits
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what waits for the client."""
+        self._request_came()
+        self._gone()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, but no head that is too long."""
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > self._limits.head and not self.transport.is_closing():
+            self._refuse(431, f"the head of the request is too long; at most {self._limits.head} bytes are taken")
+        if self.transport.is_closing():
+            self._gone()
+
+    def eof_received(self) -> None:
+        """Take the client for gone: the connection closes now."""
+        self._gone()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on."""
+        self._request_came()
+        super().handle_websocket_upgrade()
+
+    def on_message_begin(self) -> None:
+        """Give the client some time for the rest."""
+        super().on_message_begin()
+        self._await_request()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._head -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin anew."""
+        self._head = 0
+        self._request_came()
+        super().on_message_complete()
+
+    def _await_request(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(self._limits.request, self._time_is_up)
+
+    def _request_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _time_is_up(self) -> None:
+        if not self.transport.is_closing():
+            self._refuse(408, f"the request took too long; at most {self._limits.request:g} s are waited for one")
+
+    def _refuse(self, status: int, what: str) -> None:
+        """Close the connection, with a word where no other answer has begun."""
+        if self._running is None or self._running.response_complete or not self._running.response_started:
+            self.transport.write(_bytes(failure(status, what, connection="close")))
+        self.transport.close()
+        self._gone()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+            async def answer(message: Message) -> None:
+                if self.transport.is_closing():
+                    self._gone()
+                await send(message)
+
+            await app(cast(Any, scope), cast(Any, receive), cast(Any, answer))
+
+        self._running = cycle
+        cycle.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]
+        super()._start_asgi_task(cycle, cast(ASGI3Application, answering))
+
+    def _gone(self) -> None:
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+
+class Talk(WebSocketsSansIOProtocol):
+    """A WebSocket, as Uvicorn's, on which nothing is listened to.
+
+    Uvicorn never answers an opening that is malformed, nor closes its connection, and fails over it when it shuts down.
+    And it fails where an app says something on a connection that is being closed.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(_bytes(failure(400, "this opens no WebSocket: it is malformed", connection="close")))
+            self.transport.close()
+        if self.transport.is_closing():
+            self._gone()
+
+    def send_receive_event_to_app(self) -> None:
+        """Forget a message, whatever it is."""
+        self.frames = []
+
+    def shutdown(self) -> None:
+        """Close it, if it is not being closed."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def eof_received(self) -> None:
+        """Take the client for gone: the connection closes now."""
+        self._gone()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Say something, or that the client is gone."""
+        if self.transport.is_closing():
+            self._gone()
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True  # it was refused, which Uvicorn would log as if nothing had been said
+
+    def _gone(self) -> None:
+        self.handshake_complete = self.disconnected = True
+
+
+def _bytes(response: Response) -> bytes:
+    """Return an answer as it is sent, for a request that no app has seen."""
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return b"HTTP/1.1 %d \r\n%b\r\n%b" % (response.status_code, head, bytes(response.body))
 
 
 class Server(uvicorn.Server):
@@ -31,6 +185,8 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            http=Requests,
+            ws=Talk,
             ws_max_size=app.hub.limits.body,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=EXIT_SECONDS,
@@ -58,7 +214,15 @@ class Server(uvicorn.Server):
         return listening
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End everything: streams first, or they would be waited for."""
+        """End everything: streams first, or they would be waited for.
+
+        Whoever comes meanwhile meets nobody: a browser tries again after a lost connection, and never after an error.
+        """
+        for server in self.servers:
+            server.close()
+        for connection in tuple(self.server_state.connections):
+            if isinstance(connection, Requests):
+                connection.shutdown()  # ends it, or has its answer be the last
         hub = self._app.hub
         hub.close()
         await hub.emptied()

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Literal
 
 from ..bus import Bus
 from ..journal.file import JournalFile
 from ..journal.runs import RunSummary
 from ..steering import Steerable
+from .cost import Cost
 from .errors import OutOfReach
 from .feed import Hub
 from .history import Histories
+
+Going = Literal["running", "paused", "stopping"]
 
 
 class Source:
@@ -28,6 +32,7 @@ class Source:
         self.histories = Histories(hub.journal)
         self.steered = steered
         self._bus = bus
+        self._cost = None if bus is None else Cost(bus)
 
     def summaries(self) -> list[RunSummary]:
         """Return the summaries of all runs, the newest first."""
@@ -54,6 +59,17 @@ class Source:
             here = any(origin.run == run for origin in file.origins().values())
         return self._bus if here else None
 
+    def cost(self, run: str) -> float | None:
+        """Return the CPU seconds of the bus for each step that `run` did on it; None: it is none of its runs."""
+        return None if self._cost is None else self._cost.of_step(run)
+
+    def going(self, run: str) -> Going | None:
+        """Return what a run does that clients may steer; None of any other."""
+        wheel = self._bus.steering.get(run) if self._bus is not None and self.steered else None
+        if wheel is None:
+            return None
+        return "stopping" if wheel.stopping else "paused" if wheel.paused else "running"
+
     def wheel(self, run: str, what: str) -> Steerable:
         """Return what `run` is steered by.
 
@@ -63,6 +79,5 @@ class Source:
         """
         wheel = None if self._bus is None else self._bus.steering.get(run)
         if wheel is None:
-            self.summary(run)
-            raise OutOfReach(run, what)
+            raise OutOfReach(run, what, over=self.summary(run).state in ("finished", "failed"))
         return wheel

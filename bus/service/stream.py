@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from .feed import Hub
 from .frames import Batch, Choice, Form, message
@@ -25,12 +25,12 @@ class Stream:
 
     Args:
         hub: Where the feeds are.
-        batches: What to send.
+        batches: Begins what to send. Not before `run`: a client may be gone until then, and nobody would end it.
         choice: What of it.
         form: In which form.
     """
 
-    def __init__(self, hub: Hub, batches: AsyncGenerator[Batch], choice: Choice, form: Form) -> None:
+    def __init__(self, hub: Hub, batches: Callable[[], AsyncGenerator[Batch]], choice: Choice, form: Form) -> None:
         self._hub = hub
         self._batches = batches
         self._choice = choice
@@ -43,7 +43,7 @@ class Stream:
         """
         limits, clock = self._hub.limits, asyncio.get_running_loop()
         here = False
-        async with aclosing(self._batches) as batches, anyio.create_task_group() as group:
+        async with aclosing(self._batches()) as batches, anyio.create_task_group() as group:
 
             def cut() -> None:
                 if not _abort(scope):  # else it is told like any other end
@@ -63,6 +63,8 @@ class Stream:
                     group.cancel_scope.cancel()
                 except TimeoutError:
                     cut()
+                except WebSocketDisconnect:  # it is gone, and `receive` has not said so yet
+                    group.cancel_scope.cancel()
         return here
 
 
@@ -92,13 +94,14 @@ class EventStream(Response):
 
 async def converse(stream: Stream, socket: WebSocket) -> None:
     """Send a stream over a WebSocket, a message for each event; what the client says is not listened to."""
-    await socket.accept()
 
     async def forward(piece: bytes) -> None:
         await socket.send_text(piece.decode())
 
-    if await stream.run(socket.scope, socket.receive, forward):
-        await socket.close(1001)
+    with suppress(WebSocketDisconnect):  # it is gone: there is nobody to tell
+        await socket.accept()
+        if await stream.run(socket.scope, socket.receive, forward):
+            await socket.close(1001)
 
 
 MESSAGES = Form(message, joined=False)

@@ -45,6 +45,8 @@ class Sample(Event, name="tests.service.Sample"):
 class Wheel:
     """What a runner of this process is steered by."""
 
+    paused = stopping = False
+
     def stop(self, reason: str) -> None: ...
 
     def pause(self) -> None: ...
@@ -262,6 +264,14 @@ def test_what_is_zoomed_into_is_asked_for_more_closely(browser: Browser, bus: Bu
         assert max(points["value"]) == 9.0
         with page.expect_response(lambda answer: "series=" in answer.url and "from=" not in answer.url):
             plot.dblclick()
+        page.select_option("#over", "time")
+        page.mouse.move(middle, height)  # from there on it is flat but for rounding
+        page.mouse.down()
+        page.mouse.move(middle + 100, height, steps=3)
+        with page.expect_response(re.compile("from=[0-9]+&to=[0-9]+")) as closer:
+            page.mouse.up()
+        steps = closer.value.json()["series"]["loss"]["step"]
+        assert 1 < steps[0] < steps[-1] < 3000
 
 
 def test_steps_that_a_later_attempt_does_again_are_drawn_once(browser: Browser, bus: Bus, address: str) -> None:
@@ -375,6 +385,22 @@ def test_the_feed_holds_some_hundred_rows_of_however_many_events(browser: Browse
         expect(page.locator(".events li")).to_have_count(250)
 
 
+def test_the_feed_of_a_long_run_shows_its_end(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("long")
+    stories.begin(source, epochs=120)
+    for number in range(120):
+        stories.epoch(source, number, epochs=120)
+    stories.end(source)
+    bus.flush()
+    with visiting(browser, f"{address}/#/long") as page:
+        expect(page.locator(".events .said").nth(1)).to_contain_text("epoch 120/120")
+        page.select_option("#scope", "everything")
+        expect(page.locator(".events .type").nth(6)).to_have_text("TrainBatchEnd")
+        page.select_option("#scope", "TrainBatchEnd")
+        expect(page.locator(".events li")).to_have_count(250)
+        assert page.locator(".events .said").first.inner_text().startswith("batch 10/10")
+
+
 def test_nothing_that_an_event_says_becomes_markup(browser: Browser, bus: Bus, address: str) -> None:
     evil = "<img src=x onerror='document.title=1'>"
     source = bus.source("evil")
@@ -422,9 +448,11 @@ def test_without_the_token_the_page_is_not_shown_and_with_its_link_it_is(browser
     bus.flush()
     with serving(service(_folder(bus), token=TOKEN)) as server:
         with browser.new_context() as context:
-            answer = context.new_page().goto(url(server))
+            page = context.new_page()
+            answer = page.goto(url(server))
             assert answer is not None
             assert answer.status == 401
+            expect(page.locator("body")).to_contain_text("Open the link that lineside serve printed")
         with visiting(browser, f"{url(server)}/?token={TOKEN}") as page:
             expect(row(page, "good").locator(".state")).to_have_text("finished")
             assert TOKEN not in page.url
@@ -536,6 +564,7 @@ def test_a_run_of_a_million_events_opens_in_two_seconds(browser: Browser, bus: B
         source.publish(TrainBatchEnd, **place, batch=number, step=number + 1, loss=1 / (number + 1), seconds=0.001)
     bus.flush()
     waits: list[float] = []
+    tails: list[float] = []
     for _ in range(3):  # each by a service that has read nothing yet
         with serving(service(_folder(bus), token=None)) as server, visiting(browser, url(server), NARROW) as page:
             expect(row(page, "long")).to_be_visible()
@@ -544,4 +573,9 @@ def test_a_run_of_a_million_events_opens_in_two_seconds(browser: Browser, bus: B
             for part in (".chart canvas", ".events li", ".lanes li"):
                 page.locator(part).first.wait_for()
             waits.append(time.monotonic() - begun)
+            begun = time.monotonic()
+            page.select_option("#scope", "everything")
+            page.locator(".events .said", has_text="batch 1000000 ").wait_for()
+            tails.append(time.monotonic() - begun)
     assert min(waits) < 2, waits
+    assert min(tails) < 1, tails

@@ -47,6 +47,7 @@ def origins(host: str) -> dict[str | None, bool]:
         f"http://{host}9": False,
         "http://evil.example": False,
         f"http://{host}.evil.example": False,
+        "http://[": False,
         "null": False,
         "": False,
     }

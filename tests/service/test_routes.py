@@ -9,18 +9,14 @@ import socket
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import psutil
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from lineside.bus import Bus
+from lineside.bus import Bus, Source
 from lineside.bus.service import history as histories
 from lineside.bus.service import service
 from lineside.schemas import (
@@ -46,9 +42,6 @@ from .support import (
     client,
     end,
     following,
-    serving,
-    until,
-    url,
 )
 
 
@@ -104,11 +97,62 @@ def test_mistakes_are_told_in_words(http: TestClient) -> None:
         "/runs/run/events?limit=0": "limit",
         "/runs/run/events?family=ValEvnt": "did you mean 'ValEvent'",
         "/runs/run/events?rank=-1": "rank",
+        "/runs/run/events?tail=0": "tail",
+        "/runs/run/events?tail=5001": "less than or equal to 5000",
+        "/runs/run/events?tail=x": "tail",
+        "/runs/run/events?tail=5&after=now": "leave out after=",
+        "/runs/run/events?tail=5&limit=5": "leave out limit=",
         "/runs/a%20b": "path.run",
         "/runs/run/metrics?points=0": "points",
     }.items():
         answer = http.get(path)
         assert (answer.status_code, word in answer.json()["error"]) == (400, True), answer.text
+
+
+def test_the_last_events_come_oldest_first_and_say_where_to_go_on(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, TestClient(service(bus), "http://localhost") as http:
+        trained(bus)
+        bus.flush()
+        every = http.get("/runs/run/events").json()["events"]
+        last = http.get("/runs/run/events?tail=7").json()
+        assert (last["events"], last["more"]) == (every[-7:], False)
+        batches = [event for event in every if event["type"] == "TrainBatchEnd"]
+        assert http.get("/runs/run/events?tail=3&type=TrainBatchEnd").json()["events"] == batches[-3:]
+        assert http.get("/runs/run/events?tail=5000").json()["events"] == every
+        cloud = http.get("/runs/run/events?tail=1&format=cloudevents").json()["events"]
+        assert [event["data"] for event in cloud] == every[-1:]
+        trained(bus, epochs=1)
+        bus.flush()
+        since = http.get("/runs/run/events", params={"after": last["position"]}).json()["events"]
+        assert [*every, *since] == http.get("/runs/run/events").json()["events"]
+        assert http.get("/runs/run/events?tail=1&rank=7").json()["events"] == []
+        assert http.get("/runs/rum/events?tail=1").status_code == 404
+
+
+def test_the_last_events_of_several_processes_are_those_that_pages_end_with(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    with Bus(tmp_path) as one, Bus(tmp_path) as other:
+        sources = [one.source("run"), other.source("run", rank=1)]
+        trained(one, run="another")
+        for n in range(1, 40):
+            rank = chance.random() < 0.8  # which says much more, and little that is asked for
+            for number in range(chance.randint(1, 200)):
+                (batch if rank == 0 and number % 3 == 0 else _note)(sources[rank], n)
+            (other if rank else one).flush()
+    with TestClient(service(tmp_path), "http://localhost") as http:
+        for query in ("", "type=TrainBatchEnd", "type=tests.service.Note", "rank=0", "type=TrainBatchEnd&rank=1"):
+            every = http.get(f"/runs/run/events?limit=5000&{query}").json()["events"]
+            for count in (1, 10, 100, 1000):
+                assert http.get(f"/runs/run/events?tail={count}&{query}").json()["events"] == every[-count:], query
+
+
+def _note(source: Source, n: int) -> None:
+    source.publish(Note, n=n)
+
+
+def test_the_last_events_are_a_page_and_no_stream(http: TestClient) -> None:
+    answer = http.get("/runs/run/events?tail=5", headers=SSE)
+    assert (answer.status_code, "a stream begins with after=" in answer.json()["error"]) == (400, True)
 
 
 def test_the_series(http: TestClient) -> None:
@@ -167,6 +211,36 @@ def test_a_long_run_is_sampled_and_read_on(tmp_path: Path, monkeypatch: pytest.M
             assert steps[-10:] == list(range(20_001, 20_011))
 
 
+def test_of_a_part_of_a_sampled_run_everything_is_told_or_more_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(histories, "WHOLE", 50)
+    monkeypatch.setattr(histories, "LOOKS", 20)
+    monkeypatch.setattr(histories, "CLOSE", 900)
+    for attempt, steps in enumerate([range(1, 10_001), range(8001, 12_001)], start=1):
+        with Bus(tmp_path) as bus:
+            source = bus.source("run", attempt=attempt)
+            for n in steps:
+                batch(source, n, loss=1 / attempt)
+                _note(source, n)
+    with TestClient(service(tmp_path), "http://localhost") as http:
+
+        def part(begin: int, end: int) -> Any:
+            return http.get(f"/runs/run/metrics?series=loss&points=10000&from={begin}&to={end}").json()
+
+        close = part(7950, 8050)
+        loss = close["series"]["loss"]
+        assert (close["sampled"], loss["step"]) == (False, list(range(7950, 8051)))
+        assert loss["value"] == [1.0] * 51 + [0.5] * 50  # what the second attempt did again counts
+        assert part(1, 100)["series"]["loss"]["step"] == list(range(1, 101))
+        assert part(11_990, 20_000)["series"]["loss"]["step"][-1] == 12_000
+        assert part(20_000, 30_000)["series"]["loss"]["step"] == []
+        whole, half = part(1, 12_000), part(2000, 6000)
+        within = [step for step in whole["series"]["loss"]["step"] if 2000 <= step <= 6000]
+        assert half["sampled"]
+        assert len(half["series"]["loss"]["step"]) > 1.5 * len(within)
+
+
 def test_the_timeline(http: TestClient) -> None:
     spans = http.get("/runs/run/timeline").json()["spans"]
     assert [(span["lane"], span["label"]) for span in spans] == [
@@ -223,7 +297,21 @@ def test_the_dashboard_is_at_the_root(http: TestClient) -> None:
     assert http.get("/healthz", headers={"authorization": ""}).json() == {"status": "ok"}
 
 
+def test_who_comes_without_the_token_is_told_what_to_do_a_browser_on_a_page(http: TestClient) -> None:
+    for path in ("/", "/docs", "/runs/run"):
+        page = http.get(path, headers={"authorization": "", "accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (page.status_code, page.headers["content-type"]) == (401, "text/html; charset=utf-8")
+        assert "the link that <code>lineside serve</code> printed" in page.text
+        assert "<script" not in page.text
+        assert "style" not in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        program = http.get(path, headers={"authorization": ""})
+        assert (program.status_code, "open the link" in program.json()["error"]) == (401, True)
+
+
 class Wheel:
+    paused = stopping = False
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
@@ -250,80 +338,47 @@ def test_a_run_of_this_process_is_steered_and_looked_into(tmp_path: Path) -> Non
                 assert http.post("/runs/run/resume", json={}).status_code == 202
                 assert http.post("/runs/none/stop").status_code == 404
             assert http.post("/runs/run/pause").status_code == 409
+        assert wheel.asked == ["enough", "pause", "resume"]
+
+
+def test_what_observing_costs_is_told_where_the_bus_is_in_reach(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        trained(bus)
+        bus.flush()
+        with TestClient(service(bus, token=TOKEN), "http://localhost", headers=BEARER) as http:
             observing = http.get("/runs/run/observing").json()
             assert "journal" in {one["name"] for one in observing["subscriptions"]}
-            assert observing["microseconds_per_step"] > 0
-        assert wheel.asked == ["enough", "pause", "resume"]
-        with TestClient(service(tmp_path), "http://localhost") as http:
-            assert http.get("/runs/run/observing").status_code == 404
+            assert (observing["microseconds_per_step"] > 0, observing["steering"]) == (True, None)
+            with bus.steering.within("run", Wheel()):
+                assert http.get("/runs/run/observing").json()["steering"] == "running"
+    with TestClient(service(tmp_path), "http://localhost") as http:
+        answer = http.get("/runs/run/observing")
+        assert (answer.status_code, {*answer.json().values()}) == (200, {None})  # browsers log what is no success
+
+
+def test_each_of_several_runs_on_a_bus_costs_its_share(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, TestClient(service(bus), "http://localhost") as http:
+        light, heavy = bus.source("light"), bus.source("heavy")
+        resumed = bus.source("resumed", attempt=2)
+        for first in (1, 101):
+            for n in range(first, first + 100):
+                batch(light, n)
+                batch(resumed, 1_000_000 + n)
+                batch(heavy, n)
+                for _ in range(8):
+                    _note(heavy, n)
+            bus.flush()
+            runs = ("light", "heavy", "resumed")
+            cost = {run: http.get(f"/runs/{run}/observing").json()["microseconds_per_step"] for run in runs}
+            assert sum(cost.values()) * (first + 99) == pytest.approx(bus.stats().seconds * 1e6, rel=0.1)
+            assert cost["heavy"] > 5 * cost["light"]
+            assert cost["resumed"] == pytest.approx(cost["light"], rel=0.1)
 
 
 def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     with TestClient(service(tmp_path / "none"), "http://localhost") as http:
         answer = http.get("/runs")
         assert (answer.status_code, "there is no such folder" in answer.json()["error"]) == (503, True)
-
-
-words = st.text(max_size=20) | st.sampled_from(
-    ["run", "now", "1", "0", "-1", "NaN", "TrainBatchEnd", "ValEvent", "loss"]
-)
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_whatever_is_asked_it_is_answered_as_described(http: TestClient, data: st.DataObject) -> None:
-    described = http.get("/openapi.json").json()["paths"]
-    path = data.draw(st.sampled_from(sorted(set(described) - {"/events-of-runs"})))
-    method = data.draw(st.sampled_from(sorted(described[path])))
-    operation = described[path][method]
-    known = [one["name"] for one in operation.get("parameters", []) if one["in"] == "query"]
-    names = st.sampled_from(known) if known else st.nothing()
-    query: list[tuple[str, Any]] = data.draw(st.lists(st.tuples(names | words, words), max_size=4))
-    run = data.draw(st.just("run") | st.from_regex(r"[^/?#%\\.]{1,70}", fullmatch=True))
-    body = data.draw(st.none() | st.binary(max_size=50) | st.just(b'{"reason": "x"}'))
-    answer = http.request(method, path.replace("{run}", quote(run, safe="")), params=query, content=body)
-    assert answer.status_code < 500, answer.text
-    assert str(answer.status_code) in operation["responses"] or answer.status_code in (404, 413)
-    if answer.status_code >= 400:
-        assert answer.json()["error"]
-
-
-MALFORMED = [
-    b"",
-    b"\r\n\r\n",
-    b"GET\r\n\r\n",
-    b"GET / HTTP/9.9\r\n\r\n",
-    b"GET /runs/run/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
-    b"GET /runs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"GET /runs HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    b"GET /runs/run/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    b"GET /runs/run/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n\xff\xff\xff",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
-    b"GET /" + b"a" * 100_000,
-    b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 100_000 + b"\r\n\r\n",
-    b"POST /runs/run/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
-]
-
-
-async def test_malformed_requests_leave_nothing_behind(folder: Path) -> None:
-    app = service(folder, token=TOKEN, limits=QUICK)
-    chance = random.Random(5)
-    process = psutil.Process()
-    with serving(app) as server:
-        async with client(url(server)) as http:
-            await http.get("/runs")
-        before = process.num_fds()
-        for n in range(400):
-            data = bytearray(MALFORMED[n % len(MALFORMED)])
-            for _ in range(chance.randint(0, 3) if data else 0):
-                data[chance.randrange(len(data))] = chance.randrange(256)
-            with socket.create_connection(("127.0.0.1", server.config.port), timeout=PATIENCE) as made:
-                made.sendall(data)
-        state = server.server_state
-        await until(lambda: not state.tasks and not state.connections and process.num_fds() <= before)
-        async with client(url(server)) as http, following(http, "/runs/run/events") as stream:
-            await stream.until(1)
 
 
 async def test_a_mounted_service_ends_its_streams_when_the_server_of_its_app_leaves(tmp_path: Path) -> None:

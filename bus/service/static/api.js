@@ -74,6 +74,15 @@ export async function get(path, query, signal) {
 }
 
 /**
+ * Ask for something to be done.
+ * @param {string} path
+ * @param {object} body
+ */
+export async function post(path, body) {
+  await request(path, undefined, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+}
+
+/**
  * @param {string} path
  * @param {Query | undefined} query
  * @param {RequestInit} options

@@ -115,7 +115,7 @@ export class Chart {
       }
       if (line.raw) series.push({ ...plain, stroke: `color-mix(in srgb, ${stroke} 28%, transparent)`, width: 1 });
       this.columns.push(series.length);
-      const few = { show: (/** @type {any} */ u, /** @type {number} */ at) => u.data[at].length < 3, size: 5, fill: stroke };
+      const few = { show: (/** @type {any} */ u, /** @type {number} */ at) => u.data[at].filter(Number.isFinite).length < 3, size: 5, fill: stroke };
       series.push({ ...plain, points: few, width: 1.6, dash: line.dashed ? [5, 4] : [] });
     }
     this.keys = this.lines.map((line) => h("b", {}));
@@ -144,7 +144,7 @@ export class Chart {
             },
         },
       },
-      scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+      scales: { x: { time: false }, y: log ? { distr: 3 } : { range: settled } },
       axes: [
         { ...axis, size: 24, gap: 4, space: 52, values: (/** @type {any} */ _u, /** @type {number[]} */ splits) => splits.map((x) => (over === "step" ? short(x) : duration(x))), incrs: over === "step" ? STEPS : SECONDS },
         { ...axis, size: width, gap: 6, space: 26, values: (/** @type {any} */ _u, /** @type {(number | null)[]} */ splits) => splits.map((y) => (y === null ? "" : this.tick(y))) },
@@ -201,6 +201,18 @@ export class Chart {
 
 const STEPS = [1, 2, 5].flatMap((n) => Array.from({ length: 10 }, (_, power) => n * 10 ** power)).sort((a, b) => a - b);
 const SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800];
+
+/**
+ * The range of a linear scale. What differs by rounding only is flat: uPlot would look for ticks in between for ever.
+ * @param {any} _u
+ * @param {number | null} low
+ * @param {number | null} high
+ */
+function settled(_u, low, high) {
+  if (low === null || high === null) return [null, null];
+  const isFlat = high - low < 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+  return /** @type {any} */ (uPlot).rangeNum(low, isFlat ? low : high, 0.1, true);
+}
 
 /** @param {(number | null)[]} column */
 const positive = (column) => column.map((value) => (value !== null && value > 0 ? value : null));

@@ -12,6 +12,7 @@ import { choose, chosen } from "./settings.js";
 /** @typedef {{title: string, parts: Part[], wide?: boolean, linear?: boolean, format?: (value: number) => string}} Group one chart */
 
 export const MOST_OVERLAID = 7; // as many colours as can be told apart
+const SETTLED = 200; // milliseconds after which a zoom counts
 const AGAIN = 1500; // milliseconds between two looks at an overlaid run that goes on
 
 export class Curves {
@@ -31,7 +32,8 @@ export class Curves {
     this.element = element;
     this.note = note;
     this.painter = painter(() => this.paint());
-    this.looking = painter(() => void this.look(), 300);
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.looking = undefined;
   }
 
   controls() {
@@ -69,7 +71,7 @@ export class Curves {
   close() {
     this.abort.abort();
     this.painter.stop();
-    this.looking.stop();
+    clearTimeout(this.looking);
     for (const chart of this.charts.values()) chart.close();
   }
 
@@ -124,7 +126,8 @@ export class Curves {
   /** @param {boolean} isZoomed */
   zoom(isZoomed) {
     for (const chart of this.charts.values()) chart.zoomed = isZoomed;
-    this.looking.ask();
+    clearTimeout(this.looking); // who zooms in several times means the last one
+    this.looking = setTimeout(() => void this.look(), SETTLED);
   }
 
   /** What is zoomed into is asked for again, closer together; where nothing is, everything as at first. */
@@ -132,8 +135,10 @@ export class Curves {
     const window = [...this.charts.values()].find((chart) => chart.window)?.window;
     const runs = [this.main, ...[...this.overlaid.values()].map(({ series }) => series)];
     try {
-      if (!window) await Promise.all(runs.map((series) => series.load(this.abort.signal)));
-      else if (chosen().x === "step") await Promise.all(runs.map((series) => series.look(...window, this.abort.signal)));
+      await Promise.all(runs.map((series) => {
+        if (!window) return series.load(this.abort.signal);
+        return series.look(...(chosen().x === "step" ? window : series.steps(...window)), this.abort.signal);
+      }));
       this.painter.ask();
     } catch {
       // what is there already is shown all the same
@@ -174,7 +179,7 @@ export class Curves {
   lines(group, run, place, several) {
     const { smoothing, x } = chosen();
     const tail = run.run.split("-").pop() ?? run.run;
-    const begin = Math.min(...[...run.series.values()].map((series) => series.time[0] ?? Infinity));
+    const { begin } = run;
     const found = group.parts.filter(({ name }) => run.series.get(name)?.value.length);
     return found.map((part, index) => {
       const series = /** @type {import("./series.js").Series} */ (run.series.get(part.name));

@@ -100,10 +100,10 @@ export class Feed {
     if (scope === "milestones" || this.asked.has(scope) || (scope !== "everything" && isMilestone(scope))) return;
     this.asked.add(scope);
     try {
-      const query = { tail: ROWS, limit: ROWS, ...(scope !== "everything" && { type: scope }) };
-      /** @type {{events: LineEvent[], more: boolean}} */
-      const { events, more } = await get(`${at(this.run)}/events`, query, this.abort.signal);
-      if (!more) this.past(events); // else it begins at the start of the run: those are not the latest
+      const query = { tail: ROWS, ...(scope !== "everything" && { type: scope }) };
+      /** @type {{events: LineEvent[]}} */
+      const { events } = await get(`${at(this.run)}/events`, query, this.abort.signal);
+      this.past(events);
     } catch {
       this.asked.delete(scope);
     }

@@ -1,6 +1,6 @@
 /** What observing costs the loop, and how each subscription keeps up: known where the run's own bus is in reach. */
 
-import { Refused, at, get } from "./api.js";
+import { at, get } from "./api.js";
 import { h, panel, say } from "./dom.js";
 import { count, duration } from "./format.js";
 
@@ -16,18 +16,20 @@ import { count, duration } from "./format.js";
  * @property {number} seconds
  */
 
-const AGAIN = 1000; // milliseconds between two looks, while events come
+/** @typedef {{subscriptions: Stats[] | null, microseconds_per_step: number | null, steering: import("./steering.js").Going | null}} Found */
+
+const AGAIN = 900; // milliseconds between two looks
 
 export class Observing {
   /**
    * @param {string} run
-   * @param {(microseconds: number | null) => void} cost
-   * @param {() => boolean} isRunning
+   * @param {(found: Found) => void} tell
+   * @param {() => boolean} isGoing
    */
-  constructor(run, cost, isRunning) {
+  constructor(run, tell, isGoing) {
     this.run = run;
-    this.isRunning = isRunning;
-    this.cost = cost;
+    this.isGoing = isGoing;
+    this.tell = tell;
     this.abort = new AbortController();
     this.asked = -Infinity;
     this.isKnown = true;
@@ -49,22 +51,23 @@ export class Observing {
 
   /** Look again, if the last look was a while ago. */
   ask() {
-    this.element.hidden = !this.isRunning(); // of a run that is over, nothing is observed
+    this.element.hidden = !this.isGoing(); // of a run that is over, nothing is observed
     if (this.isKnown && !this.element.hidden && performance.now() - this.asked > AGAIN) void this.load();
   }
 
   async load() {
     this.asked = performance.now();
     try {
-      /** @type {{subscriptions: Stats[], microseconds_per_step: number | null}} */
-      const { subscriptions, microseconds_per_step: cost } = await get(`${at(this.run)}/observing`, {}, this.abort.signal);
-      this.cost(cost);
+      /** @type {Found} */
+      const found = await get(`${at(this.run)}/observing`, {}, this.abort.signal);
+      const { subscriptions, microseconds_per_step: cost } = found;
+      this.tell(found);
       say(this.note, cost === null ? "" : `${duration(cost / 1e6)} a step`);
-      this.show(subscriptions);
-    } catch (error) {
-      if (!(error instanceof Refused) || error.status !== 404) return;
-      this.isKnown = false;
-      this.empty.replaceChildren("Known only where the training process serves this page itself: ", h("code", {}, 'app.mount("/lineside", service(bus))'), ".");
+      this.isKnown = subscriptions !== null;
+      if (subscriptions) this.show(subscriptions);
+      else this.empty.replaceChildren("Known only where the training process serves this page itself: ", h("code", {}, 'app.mount("/lineside", service(bus))'), ".");
+    } catch {
+      // it stays as it was; the next look tries again
     }
   }
 

@@ -9,6 +9,7 @@ import { Observing } from "./observing.js";
 import { Predictions } from "./predictions.js";
 import { Progress } from "./progress.js";
 import { Ranks } from "./ranks.js";
+import { Steering } from "./steering.js";
 import { follow } from "./stream.js";
 import { Throughput } from "./throughput.js";
 import { Timeline } from "./timeline.js";
@@ -18,8 +19,7 @@ import { MILESTONE_TYPES } from "./wording.js";
 /** @typedef {import("./api.js").Summary} Summary */
 
 const WHOLE = 2000; // a run of so many events is read whole; of a longer one the milestones
-const PAGE = 5000;
-const PAGES = 8; // milestones are for the feed and for the time left: the newest of them are not worth a minute
+const PAGE = 5000; // the newest: they are for the feed, for the time left and for the ranks
 
 export class RunPage {
   /**
@@ -43,11 +43,13 @@ export class RunPage {
     this.feed = new Feed(run);
     this.ranks = new Ranks();
     this.predictions = new Predictions();
-    const cost = (/** @type {number | null} */ microseconds) => {
-      this.throughput.cost = microseconds;
+    const found = (/** @type {import("./observing.js").Found} */ { microseconds_per_step: cost, steering }) => {
+      this.throughput.cost = cost;
+      this.steering.going = steering;
       this.painter.ask();
     };
-    this.observing = new Observing(run, cost, () => this.summary?.state === "running");
+    this.observing = new Observing(run, found, () => !this.isOver);
+    this.steering = new Steering(run, () => this.observing.load());
     this.painter = painter(() => this.paint());
     /** @type {LineEvent[] | null} what comes while the past is being read */
     this.waiting = [];
@@ -55,8 +57,9 @@ export class RunPage {
     this.about = h("p", { class: "facts" });
     this.trouble = h("div", { class: "trouble", hidden: true });
     this.head = h("header", { class: "run-head" },
-      h("div", { class: "name" }, h("a", { class: "back", href: "#/", "aria-label": "All runs" }, "‹ Runs"), h("h1", {}, run), this.chip),
+      h("div", { class: "name" }, h("a", { class: "back", href: "#/", "aria-label": "All runs" }, "‹ Runs"), h("h1", {}, run), this.chip, this.steering.element),
       this.about,
+      this.steering.said,
       this.trouble,
       this.progress.element,
       this.throughput.element,
@@ -147,18 +150,9 @@ export class RunPage {
     const isSmall = summary.events <= WHOLE;
     const types = summary.kind === "predict" && !isSmall ? [...MILESTONE_TYPES, "PredictBatchEnd"] : MILESTONE_TYPES;
     /** @type {LineEvent[]} */
-    const events = [];
-    /** @type {string | undefined} */
-    let after;
+    let events = [];
     try {
-      for (let page = 0; page < PAGES; page += 1) {
-        const query = { limit: PAGE, after, ...(!isSmall && { type: types }) };
-        /** @type {{events: LineEvent[], position: string, more: boolean}} */
-        const answer = await get(`${at(this.run)}/events`, query, this.abort.signal);
-        events.push(...answer.events);
-        after = answer.position;
-        if (!answer.more) break;
-      }
+      ({ events } = await get(`${at(this.run)}/events`, { tail: PAGE, ...(!isSmall && { type: types }) }, this.abort.signal));
     } finally {
       const waiting = this.waiting ?? [];
       this.waiting = null;
@@ -206,18 +200,26 @@ export class RunPage {
     this.painter.ask();
   }
 
+  get isOver() {
+    return this.summary?.state === "finished" || this.summary?.state === "failed";
+  }
+
   tick() {
-    if (this.summary?.state === "running" || this.summary?.state === "stalled") {
-      this.painter.ask();
-      this.timeline.painter.ask();
-    }
+    if (!this.summary || this.isOver) return;
+    this.painter.ask();
+    this.timeline.painter.ask();
+    this.observing.ask(); // whoever paused it, no event says so
   }
 
   paint() {
     const { summary } = this;
     if (!summary) return;
-    this.chip.dataset.state = summary.state;
-    say(this.chip, summary.outcome === "stopped" ? "stopped" : summary.state);
+    this.steering.paint(this.isOver);
+    const { going } = this.steering;
+    const isPaused = going === "paused" && !this.isOver;
+    const state = isPaused ? "stalled" : summary.state;
+    this.chip.dataset.state = state;
+    say(this.chip, summary.outcome === "stopped" ? "stopped" : going && going !== "running" && !this.isOver ? going : summary.state);
     const started = summary.started ? `started ${day(summary.started)}` : "";
     const facts = [
       summary.kind !== "train" && summary.kind,
@@ -228,17 +230,22 @@ export class RunPage {
       started,
     ];
     say(this.about, facts.filter(Boolean).join(" · "));
-    this.warn(summary);
-    this.progress.paint(summary);
-    this.throughput.paint(summary);
+    this.warn(summary, isPaused);
+    this.progress.paint({ ...summary, state });
+    this.throughput.paint({ ...summary, state });
   }
 
-  /** @param {Summary} summary */
-  warn(summary) {
-    const { error, state, reason } = summary;
+  /**
+   * @param {Summary} summary
+   * @param {boolean} isPaused
+   */
+  warn(summary, isPaused) {
+    const { error, reason } = summary;
+    const state = isPaused ? "paused" : summary.state;
     const silent = (Date.now() - Date.parse(summary.updated)) / 1000;
     const said =
       state === "failed" ? [error ? `${error.type}: ${error.message}` : (reason ?? "It failed."), error?.traceback ?? ""]
+      : isPaused ? ["Paused: from the next batch on it stands still, until it is resumed or stopped.", ""]
       : state === "stalled" ? [`Nothing heard for ${roughly(silent)}. Its process is alive; it may be waiting for data, a lock or another rank.`, ""]
       : summary.outcome === "stopped" && reason ? [`Stopped: ${reason}`, ""]
       : ["", ""];

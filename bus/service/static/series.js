@@ -82,6 +82,26 @@ export class RunSeries {
     }
   }
 
+  /**
+   * The steps that were done between two times.
+   * @param {number} from seconds since the first point
+   * @param {number} to
+   * @returns {[number, number]}
+   */
+  steps(from, to) {
+    const [longest] = [...this.series.values()].sort((a, b) => b.time.length - a.time.length);
+    const { step = [], time = [] } = longest ?? {};
+    const { begin } = this;
+    const before = time.findLastIndex((at) => at < begin + from * 1000);
+    const after = time.findIndex((at) => at > begin + to * 1000);
+    return [step[before] ?? 0, step[after] ?? this.step];
+  }
+
+  /** Time of the first point, in milliseconds. */
+  get begin() {
+    return Math.min(...[...this.series.values()].map((series) => series.time[0] ?? Infinity));
+  }
+
   /** Whether there is so much from events that it should be thinned out. */
   get crowded() {
     for (const { fresh } of this.series.values()) if (fresh > MOST_FRESH) return !this.waiting;
