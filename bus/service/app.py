@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -41,6 +41,17 @@ class Service(FastAPI):
         # Before anything is wrapped around `send`: a client that does not read can only be let go of here.
         scope.setdefault(TRANSPORT, getattr(getattr(send, "__self__", None), "transport", None))
         await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return what can be asked. FastAPI describes 422 everywhere, for what is a 400 here."""
+        if self.openapi_schema is None:
+            described = super().openapi()
+            for operations in described["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for unused in ("HTTPValidationError", "ValidationError"):
+                described["components"]["schemas"].pop(unused, None)
+        return cast("dict[str, Any]", self.openapi_schema)
 
 
 def service(

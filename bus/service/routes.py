@@ -124,7 +124,11 @@ def routes(source: Source) -> APIRouter:
             401: "The token is missing.",
             403: "Not allowed.",
             404: "There is no such run.",
+            408: "The request took too long.",
             409: "Out of reach.",
+            413: "The body is too long.",
+            421: "The host is none of this service's.",
+            431: "The head of the request is too long.",
             503: "The journal cannot be read.",
         }.items()
     }
@@ -284,7 +288,11 @@ def routes(source: Source) -> APIRouter:
         """Let a paused run go on."""
         return steer(run, "resume")
 
-    @router.get("/events-of-runs", responses={200: {"content": {"text/event-stream": {}}}})
+    @router.get(
+        "/events-of-runs",
+        response_class=Response,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
     async def events_of_runs() -> Response:
         """A stream of `run` events, with the summary of each run, at first and whenever it has changed."""
         await in_thread(source.summaries)

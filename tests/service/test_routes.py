@@ -290,6 +290,11 @@ def test_the_documents(http: TestClient) -> None:
     page = http.get("/docs").text
     assert all(path in page for path in described)
     assert "<script" not in page
+    answers = {
+        status for path in described.values() for operation in path.values() for status in operation["responses"]
+    }
+    assert "400" in answers
+    assert "422" not in answers  # which is never sent
 
 
 def test_the_dashboard_is_at_the_root(http: TestClient) -> None:
