@@ -28,6 +28,7 @@ from .errors import (
     RunnerError,
     ShorterData,
     StageNotReached,
+    TrackingRefused,
     UnknownFitness,
     UnreachableStage,
     UnsavableState,
@@ -63,6 +64,7 @@ from .recipe import Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, ReadyRunner, Runner
+from .tracked import TrackedRun
 from .train.fitting import load_weights
 from .trainer import Trainer
 from .validator import Validator
@@ -125,6 +127,8 @@ __all__ = [
     "SourceUnusable",
     "StageNotReached",
     "StreamBusy",
+    "TrackedRun",
+    "TrackingRefused",
     "TrainConfig",
     "TrainResult",
     "Trainer",

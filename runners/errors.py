@@ -14,6 +14,7 @@
         ├── WouldDeadlock        (also RuntimeError)       a wait that could never end
         ├── RunEnded             (also RuntimeError)       the run was over first
         ├── StageNotReached      (also TimeoutError)       a stage did not come in time
+        ├── TrackingRefused      (also ValueError)         a loop of the user's own that says what cannot be told
         ├── InvalidArgument      (also TypeError)          not what a runner can work with
         │   ├── InvalidModel
         │   └── InvalidObjective                           a loss that cannot be minimised
@@ -147,6 +148,13 @@ class StageNotReached(RunnerError, TimeoutError):
 
     def __init__(self, run: str, waited_for: str, timeout: float | None) -> None:
         super().__init__(f"run {run!r} did not reach {waited_for} within {timeout} s; it is still going on")
+
+
+class TrackingRefused(RunnerError, ValueError):
+    """A loop of the user's own says something that cannot be told of it."""
+
+    def __init__(self, problem: str, instead: str) -> None:
+        super().__init__(f"{problem}; {instead}")
 
 
 class InvalidArgument(RunnerError, TypeError):

@@ -351,7 +351,7 @@ class _Errors:
     def ending(self, result: RunResult | None) -> Ending:
         """Return how the run ends as things stand."""
         if self._first is not None:
-            return Ending("failed", str(self._first) or type(self._first).__name__, _error_info(self._first))
+            return Ending("failed", str(self._first) or type(self._first).__name__, error_info(self._first))
         return Ending("completed") if result is None else Ending(result.outcome, result.reason)
 
     def none_or_raise(self, result: R | None) -> R:
@@ -366,7 +366,8 @@ class _Errors:
         return result
 
 
-def _error_info(error: BaseException) -> ErrorInfo:
+def error_info(error: BaseException) -> ErrorInfo:
+    """Return `error` as data."""
     cls = type(error)
     name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     return ErrorInfo(type=name, message=str(error), traceback="".join(traceback.format_exception(error)))

@@ -1,0 +1,372 @@
+"""`TrackedRun`: a training loop of the user's own, told like one of ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from types import TracebackType
+from typing import Any, Literal, Self, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..bus import Bus
+from ..schemas import (
+    Event,
+    FitEpochEnd,
+    RunEnd,
+    RunStart,
+    TrainBatchEnd,
+    TrainBatchStart,
+    TrainEnd,
+    TrainEpochEnd,
+    TrainEpochStart,
+    TrainStart,
+)
+from .control import Control
+from .errors import TrackingRefused
+from .feed import batch_size, length
+from .identity import new_run_id, versions
+from .runner import Ending, error_info
+from .scalars import Scalars, scalars_of
+
+T = TypeVar("T")
+Numbers: TypeAlias = dict[str, float | Tensor]
+"""Numbers by name; a tensor is one that a device may still be computing."""
+
+
+class TrackedRun:
+    """A loop of your own as a run: its events are those of a `Trainer`, for every subscriber, journal and dashboard.
+
+    Made by `Bus.run`::
+
+        with bus.run("digits") as run:
+            for _ in range(10):
+                for images, labels in run.track(loader):
+                    ...
+                    run.log(loss=loss, lr=0.01)
+                run.log(accuracy=accuracy)
+
+    Each pass over `track` is an epoch, and each of its batches counts as a step. What is logged within a batch is told
+    with it; what is logged after an epoch are its metrics. Values on a device are never waited for.
+    """
+
+    def __init__(self, bus: Bus, name: str, *, id: str | None, rank: int, config: Mapping[str, object]) -> None:  # noqa: A002
+        self.id = id or new_run_id(name)
+        """Id of the run."""
+        self._name = name
+        self._config = config
+        self._source = bus.source(self.id, rank=rank)
+        self._control = Control()
+        self._steered = bus.steering.within(self.id, self._control)
+        self._state: Literal["new", "open", "over"] = "new"
+        self._ways: dict[torch.device, Scalars] = {}
+        self._began = 0.0
+        self._epochs: int | None = None
+        self._epoch: _Epoch | None = None
+        """The epoch in work, or the last one until the next begins."""
+        self._done = 0
+        """Epochs that are over."""
+        self._step = 0
+        self._lr: Numbers = {}
+        self._metrics: Numbers = {}
+
+    # ---- steering
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: `track` gives no more batches."""
+        return self._control.stopping
+
+    def stop(self, reason: str = "stop() was called") -> None:
+        """Have `track` end before the next batch. From any thread."""
+        self._control.stop(reason)
+
+    def pause(self) -> None:
+        """Have `track` stand still before the next batch until `resume` or `stop`. From any thread."""
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Let `track` go on. From any thread."""
+        self._control.resume()
+
+    # ---- telling
+
+    def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
+        """Yield `batches`, as an epoch. Ends before the next batch where a stop was asked for.
+
+        Args:
+            batches: A loader, or anything that can be iterated over.
+            epochs: Epochs that are planned in all, for displays.
+
+        Raises:
+            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`.
+        """
+        self._require_open("track")
+        if self._epoch is not None and not self._epoch.over:
+            raise TrackingRefused(
+                "track() was called within the loop over another one",
+                "end that loop first; to evaluate within an epoch, iterate over the data as it is",
+            )
+        self._close_epoch()
+        if self.stopping:
+            return
+        self._epochs = self._epochs if epochs is None else epochs
+        self._epoch = epoch = self._open_epoch(length(batches))
+        size = 0
+        try:
+            for data in epoch.timed(batches):
+                if self._control.interrupted():
+                    break
+                size = batch_size(data)
+                self._tell(TrainBatchStart, **epoch.batch(size), data_seconds=epoch.waited)
+                epoch.logged = {}
+                yield data
+                self._end_batch(epoch, size)
+        except GeneratorExit:  # of a `break`: what was logged before it counts
+            if epoch.logged:
+                self._end_batch(epoch, size)
+            raise
+        finally:
+            epoch.over, epoch.logged = True, None
+            if self._state == "open":
+                self._end_batches(epoch)
+
+    def log(self, values: Mapping[str, object] | None = None, /, *, lr: object = None, **named: object) -> None:
+        """Say what the batch in work brought; after an epoch, what its metrics are.
+
+        Args:
+            values: Numbers by name, like `named`, for names that are no identifiers.
+            lr: The learning rate, or several by parameter group.
+            named: Numbers by name, also tensors on any device. ``loss`` is the loss; others are its parts.
+
+        Raises:
+            TrackingRefused: a value is no number, there is nothing yet that it could belong to, or outside of the
+                run's ``with`` block.
+        """
+        self._require_open("log")
+        if lr is not None:
+            self._lr = _numbers(lr if isinstance(lr, Mapping) else {"all": lr})
+        found = _numbers({**(values or {}), **named})
+        if self._epoch is None:
+            if found:
+                raise TrackingRefused(
+                    "log() was called before any batch", "call it within the loop over track(), or after"
+                )
+        elif self._epoch.logged is not None:
+            self._epoch.logged.update(found)
+        else:
+            self._metrics.update(found)
+
+    def _open_epoch(self, batches: int | None) -> _Epoch:
+        if not self._done:
+            self._began = time.perf_counter()
+            self._tell(TrainStart, epoch=0, epochs=self._epochs, batches=batches, step=0)
+        epoch = _Epoch(self._done, batches)
+        self._tell(TrainEpochStart, {"lr": self._lr}, epoch=epoch.number, epochs=self._epochs, batches=batches)
+        return epoch
+
+    def _end_batch(self, epoch: _Epoch, size: int) -> None:
+        logged, epoch.logged = epoch.logged or {}, None
+        self._step += 1
+        loss = logged.get("loss", float("nan"))
+        parts = {name: value for name, value in logged.items() if name != "loss"}
+        self._tell(
+            TrainBatchEnd,
+            {"loss": loss, "losses": parts, "lr": self._lr},
+            **epoch.batch(size),
+            step=self._step,
+            seconds=epoch.seconds,
+        )
+        epoch.count(logged, size)
+
+    def _end_batches(self, epoch: _Epoch) -> None:
+        self._done += 1
+        self._tell(
+            TrainEpochEnd,
+            {"losses": epoch.means(), "lr": self._lr},
+            epoch=epoch.number,
+            epochs=self._epochs,
+            batches=epoch.done,
+            step=self._step,
+            duration=epoch.duration,
+            samples=epoch.samples,
+            speed=epoch.samples / epoch.duration,
+        )
+
+    def _close_epoch(self) -> None:
+        """Say that an epoch is over, with the metrics that were logged after it."""
+        epoch, self._epoch = self._epoch, None
+        if epoch is not None:
+            unknown = dict.fromkeys(("fitness", "best_fitness", "best_epoch", "best", "last"))
+            self._tell(
+                FitEpochEnd,
+                {"losses": epoch.means(), "metrics": self._metrics},
+                epoch=epoch.number,
+                epochs=self._epochs,
+                duration=epoch.duration,
+                **unknown,
+            )
+
+    def _tell(
+        self, event: type[Event], values: Mapping[str, float | Tensor | Numbers] | None = None, **facts: object
+    ) -> None:
+        """Publish `event`; `values` are its fields that may still be on their way from a device."""
+        values = values or {}
+        tensors = [value for one in values.values() for value in _each(one) if isinstance(value, Tensor)]
+        if not tensors:
+            self._source.publish(event, **facts, **values)
+            return
+        device = tensors[0].device
+        way = self._ways.setdefault(device, scalars_of(device)) if device not in self._ways else self._ways[device]
+        snapshot = way.take(tensors, lambda numbers: _filled(values, numbers))
+        if snapshot.known:
+            self._source.publish(event, **facts, **snapshot.result())
+        else:
+            self._source.publish_when(snapshot, event, **facts)
+
+    # ---- the run
+
+    def __enter__(self) -> Self:
+        if self._state != "new":
+            raise TrackingRefused("the run was begun before", "make another one with bus.run()")
+        self._steered.__enter__()
+        self._state = "open"
+        self._tell(
+            RunStart,
+            kind="train",
+            model=self._name,
+            device="",
+            config=self._config,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            versions=versions(),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._end()
+        self._state = "over"
+        self._tell(RunEnd, kind="train", **vars(self._ending(error)), duration=self._source.elapsed())
+        self._steered.__exit__(None, None, None)
+
+    def _end(self) -> None:
+        metrics = self._metrics
+        self._close_epoch()
+        if self._done:
+            unknown = dict.fromkeys(("best_fitness", "best_epoch", "best", "last"))
+            duration = time.perf_counter() - self._began
+            self._tell(TrainEnd, {"metrics": metrics}, epochs=self._done, step=self._step, duration=duration, **unknown)
+
+    def _ending(self, error: BaseException | None) -> Ending:
+        if isinstance(error, KeyboardInterrupt):
+            return Ending("stopped", "KeyboardInterrupt")
+        if error is not None:
+            return Ending("failed", str(error) or type(error).__name__, error_info(error))
+        return Ending("stopped", self._control.reason) if self.stopping else Ending("completed")
+
+    def _require_open(self, what: str) -> None:
+        if self._state != "open":
+            raise TrackingRefused(
+                f"{what}() was called outside of the run", f"call it within `with bus.run(...) as run:` ({self.id})"
+            )
+
+    def __repr__(self) -> str:
+        return f"<TrackedRun {self.id} {self._state}>"
+
+
+class _Epoch:
+    """One pass over the data."""
+
+    def __init__(self, number: int, batches: int | None) -> None:
+        self.number = number
+        self.over = False
+        """Whether the pass is."""
+        self.logged: Numbers | None = None
+        """What was logged within the batch in work; None between batches."""
+        self.done = 0
+        self.samples = 0
+        self.waited = 0.0
+        """Seconds that the newest batch was waited for."""
+        self._batches = batches
+        self._began = self._arrived = time.perf_counter()
+        self._totals: Numbers = {}
+        self._weights: dict[str, int] = {}
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield `batches`, noting how long each is waited for."""
+        asked = time.perf_counter()
+        for data in batches:
+            self._arrived = time.perf_counter()
+            self.waited = self._arrived - asked
+            yield data
+            asked = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the newest batch arrived."""
+        return time.perf_counter() - self._arrived
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the epoch began."""
+        return time.perf_counter() - self._began
+
+    def batch(self, size: int) -> dict[str, Any]:
+        """Return what every event of the batch in work says."""
+        return {"epoch": self.number, "batch": self.done, "batches": self._batches, "batch_size": size}
+
+    def count(self, values: Numbers, size: int) -> None:
+        """Count a batch of `size` samples."""
+        self.done += 1
+        self.samples += size
+        for name, value in values.items():
+            weighted = value.detach().reshape(()).float() * size if isinstance(value, Tensor) else value * size
+            self._totals[name] = self._totals.get(name, 0.0) + weighted
+            self._weights[name] = self._weights.get(name, 0) + size
+
+    def means(self) -> Numbers:
+        """Return the means over the samples, where the values are."""
+        return {name: total / max(self._weights[name], 1) for name, total in self._totals.items()}
+
+
+def _numbers(values: Mapping[str, object]) -> Numbers:
+    found: Numbers = {}
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            found[name] = value.detach()
+        elif isinstance(value, Real):
+            found[name] = float(value)
+        else:
+            raise TrackingRefused(
+                f"log({name}=...) expects a number or a tensor with one element, got {_described(value)}",
+                "log its mean, or another number that says what you want to see",
+            )
+    return found
+
+
+def _described(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+
+
+def _each(value: float | Tensor | Numbers) -> Iterable[float | Tensor]:
+    return value.values() if isinstance(value, dict) else (value,)
+
+
+def _filled(values: Mapping[str, float | Tensor | Numbers], numbers: Sequence[float]) -> dict[str, object]:
+    """Return `values` with `numbers` in place of the tensors, in their order."""
+    arrived = iter(numbers)
+
+    def number(value: float | Tensor) -> float:
+        return next(arrived) if isinstance(value, Tensor) else value
+
+    return {
+        key: {name: number(part) for name, part in value.items()} if isinstance(value, dict) else number(value)
+        for key, value in values.items()
+    }

@@ -1,0 +1,205 @@
+"""A loop of the user's own tells the same as a trainer."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lineside.bus import Bus, RunIdRefused
+from lineside.bus.journal import Journal
+from lineside.runners import TrackingRefused
+from lineside.schemas import (
+    Event,
+    FitEpochEnd,
+    RunEnd,
+    RunStart,
+    TrainBatchEnd,
+    TrainBatchStart,
+    TrainEnd,
+    TrainEpochEnd,
+    TrainEpochStart,
+    TrainStart,
+)
+
+from .support import PATIENCE, make_loader, names, of
+
+
+@pytest.fixture
+def events(bus: Bus) -> list[Event]:
+    """What the bus has told, after `bus.drain()`."""
+    got: list[Event] = []
+    bus.subscribe(got.append, Event)
+    return got
+
+
+def test_its_events_are_those_of_training(bus: Bus, events: list[Event]) -> None:
+    with bus.run("digits", config={"width": 3}) as run:
+        for epoch in range(2):
+            for images, _ in run.track(make_loader(8), epochs=2):
+                run.log(loss=images.mean() * 0 + epoch, aux=2, lr=0.1)
+            run.log(accuracy=0.5 + epoch / 10)
+    bus.drain(PATIENCE)
+    batches = [TrainBatchStart, TrainBatchEnd] * 2
+    epochs = [TrainEpochStart, *batches, TrainEpochEnd, FitEpochEnd]
+    assert names(events) == [cls.__name__ for cls in (RunStart, TrainStart, *epochs, *epochs, TrainEnd, RunEnd)]
+    assert {event.run for event in events} == {run.id}
+    assert run.id.startswith("digits-")
+    begun = of(events, RunStart)[0]
+    assert (begun.kind, begun.model, begun.config) == ("train", "digits", {"width": 3})
+    last = of(events, TrainBatchEnd)[-1]
+    assert (last.epoch, last.batch, last.batches, last.batch_size, last.step) == (1, 1, 2, 4, 4)
+    assert (last.loss, last.losses, last.lr) == (1.0, {"aux": 2.0}, {"all": 0.1})
+    assert [done.losses for done in of(events, TrainEpochEnd)] == [{"loss": 0.0, "aux": 2.0}, {"loss": 1.0, "aux": 2.0}]
+    assert [done.metrics for done in of(events, FitEpochEnd)] == [{"accuracy": 0.5}, {"accuracy": 0.6}]
+    assert of(events, TrainEnd)[0].metrics == {"accuracy": 0.6}
+    assert of(events, RunEnd)[0].outcome == "completed"
+
+
+def test_the_means_are_over_samples(bus: Bus, events: list[Event]) -> None:
+    with bus.run() as run:
+        for batch in run.track([torch.zeros(3), torch.zeros(1)]):
+            run.log(loss=float(len(batch)))
+    bus.drain(PATIENCE)
+    done = of(events, TrainEpochEnd)[0]
+    assert done.losses == {"loss": 2.5}
+    assert (done.batches, done.samples) == (2, 4)
+
+
+def test_a_batch_that_a_break_ends_is_told_if_anything_was_logged_of_it(bus: Bus, events: list[Event]) -> None:
+    with bus.run() as run:
+        for n in run.track(range(10)):
+            run.log(loss=n)
+            if n == 2:
+                break
+        for _ in run.track(iter(range(10))):
+            break
+    bus.drain(PATIENCE)
+    assert [(end.epoch, end.batch, end.batches) for end in of(events, TrainBatchEnd)] == [(0, n, 10) for n in range(3)]
+    assert [end.batches for end in of(events, TrainEpochEnd)] == [3, 0]
+
+
+def test_an_error_in_the_loop_fails_the_run(bus: Bus, events: list[Event]) -> None:
+    def train() -> None:
+        with bus.run() as run:
+            for n in run.track([1, 0]):
+                run.log(loss=1 / n)
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    bus.drain(PATIENCE)
+    assert names(events)[-1] == "RunEnd"
+    end = of(events, RunEnd)[0]
+    assert (end.outcome, end.error.type) == ("failed", "ZeroDivisionError")
+    assert len(of(events, TrainBatchEnd)) == 1
+    assert not of(events, TrainEnd)
+
+
+def test_an_interrupt_stops_the_run(bus: Bus, events: list[Event]) -> None:
+    with pytest.raises(KeyboardInterrupt), bus.run():
+        raise KeyboardInterrupt
+    bus.drain(PATIENCE)
+    assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "KeyboardInterrupt")
+
+
+def test_it_can_be_stopped_from_anywhere(bus: Bus, events: list[Event]) -> None:
+    with bus.run() as run:
+        for epoch in range(3):
+            for n in run.track(range(5)):
+                run.log(loss=n)
+                if (epoch, n) == (1, 2):
+                    steered = bus.steering.get(run.id)
+                    assert steered is not None
+                    steered.stop("enough")
+        assert run.stopping
+    assert bus.steering.get(run.id) is None
+    bus.drain(PATIENCE)
+    assert len(of(events, TrainBatchEnd)) == 8
+    assert len(of(events, FitEpochEnd)) == 2
+    assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "enough")
+
+
+def test_it_stands_still_while_it_is_paused(bus: Bus) -> None:
+    first, over = threading.Event(), threading.Event()
+    done: list[int] = []
+
+    def train() -> None:
+        with bus.run(id="own") as run:
+            for n in run.track(range(3)):
+                done.append(n)
+                if n == 0:
+                    run.pause()
+                    first.set()
+        over.set()
+
+    threading.Thread(target=train, daemon=True).start()
+    assert first.wait(PATIENCE)
+    steered = bus.steering.get("own")
+    assert steered is not None
+    assert steered.paused
+    assert done == [0]
+    steered.resume()
+    assert over.wait(PATIENCE)
+    assert done == [0, 1, 2]
+
+
+def test_nothing_logged_is_told_as_not_a_number(bus: Bus, events: list[Event]) -> None:
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            pass
+    bus.drain(PATIENCE)
+    assert str(of(events, TrainBatchEnd)[0].loss) == "nan"
+    assert of(events, TrainEpochEnd)[0].losses == {}
+
+
+def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Event]) -> None:
+    weight = torch.ones((), requires_grad=True)
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            run.log(
+                {"top 5": True}, loss=weight * 3, half=torch.ones(1, dtype=torch.float16), lr={"head": 1, "body": 2}
+            )
+    bus.drain(PATIENCE)
+    end = of(events, TrainBatchEnd)[0]
+    assert (end.loss, end.losses) == (3.0, {"top 5": 1.0, "half": 1.0})
+    assert end.lr == {"head": 1.0, "body": 2.0}
+
+
+@pytest.mark.parametrize("value", ["much", None, torch.zeros(2), [1.0]], ids=["text", "none", "tensor", "list"])
+def test_what_is_no_number_is_refused_at_once(bus: Bus, value: Any) -> None:
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            with pytest.raises(TrackingRefused, match=r"log\(loss=\.\.\.\) expects a number"):
+                run.log(loss=value)
+
+
+def test_calls_at_the_wrong_place_say_what_to_do(bus: Bus) -> None:
+    run = bus.run()
+    with pytest.raises(TrackingRefused, match="outside of the run"):
+        next(run.track(range(3)))
+    with run:
+        with pytest.raises(TrackingRefused, match="before any batch"):
+            run.log(accuracy=1)
+        run.log(lr=0.1)
+        for _ in run.track(range(1)):
+            with pytest.raises(TrackingRefused, match="within the loop over another one"):
+                next(run.track(range(3)))
+    with pytest.raises(TrackingRefused, match="outside of the run"):
+        run.log(loss=1)
+    with pytest.raises(TrackingRefused, match=r"bus\.run\(\)"), run:
+        pass
+    with pytest.raises(RunIdRefused):
+        bus.run("../up")
+
+
+def test_a_journal_sums_it_up_like_any_other(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run("digits") as run:
+        for _ in run.track(range(3), epochs=1):
+            run.log(loss=1.0)
+        run.log(accuracy=0.75)
+    summary = Journal(tmp_path).run(run.id)
+    assert (summary.kind, summary.state, summary.model) == ("train", "finished", "digits")
+    assert summary.metrics["accuracy"] == 0.75
