@@ -8,8 +8,6 @@ from a file of lines of JSON, read and decoded. The second lists many runs, on f
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +27,8 @@ EPOCH: dict[str, Any] = {"epochs": EPOCHS, "batches": None, "lr": {"all": 0.1}}
 VALIDATION: dict[str, Any] = {"batches": 1, "samples": 1, "losses": {}, "fitness": 0.5, "duration": 1.0, "speed": {}}
 
 
-def written(folder: Path, number: int, run: str) -> Path:
-    """Return the file of a run of `number` batches."""
+def written(folder: Path, number: int, run: str) -> None:
+    """Keep a run of `number` batches."""
     with Bus(folder) as bus:
         source = bus.source(run)
         source.publish(RunStart, kind="train", model="Net", device="cpu")
@@ -40,19 +38,6 @@ def written(folder: Path, number: int, run: str) -> Path:
                 source.publish(TrainBatchEnd, **BATCH)
             source.publish(ValEnd, epoch=epoch, metrics={"accuracy": 0.5}, **VALIDATION)
         source.publish(RunEnd, kind="train", outcome="completed", duration=1.0)
-        assert bus.journal is not None
-        return bus.journal
-
-
-def copies(path: Path, number: int) -> None:
-    """Make the run in `path` several, each in a file of its own: publishing as many would take minutes."""
-    for index in range(number):
-        copy = path.with_stem(f"{path.stem}-{index}")
-        shutil.copy(path, copy)
-        with sqlite3.connect(copy) as db:
-            db.execute("UPDATE origins SET run = ?", (f"run-{index}",))
-        db.close()
-    path.unlink()
 
 
 def tail(folder: Path) -> Iterator[bytes]:
@@ -105,7 +90,8 @@ def reading(folder: Path, number: int, rounds: int) -> Table:
 
 
 def listing(folder: Path, runs: int, each: int, rounds: int) -> Table:
-    copies(written(folder, each, "run"), runs)
+    for index in range(runs):  # each in a file of its own
+        written(folder, each, f"run-{index}")
     journal = Journal(folder)
 
     def seconds(journal: Journal) -> float:
