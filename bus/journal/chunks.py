@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import add
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 HEAD_BYTES = 16
 """Of each event: offset of its position in the chunk, checksum, kind, origin; in columns, 32 bits each."""
@@ -59,30 +59,24 @@ class Columns(NamedTuple):
     bodies: Sequence[bytes]
 
 
-class Labels(Protocol):
-    """What the numbers of kinds and origins stand for in a file."""
+class Labels(NamedTuple):
+    """Checksums of what the numbers of kinds and origins stand for in a file; one that stands for nothing has none."""
 
-    def __getitem__(self, numbers: tuple[int, int], /) -> int:
-        """Return a checksum of the names of a kind and an origin.
-
-        Raises:
-            LookupError: a number stands for nothing.
-        """
-        ...
+    kinds: Mapping[int, int]
+    origins: Mapping[int, int]
 
 
 def pack(columns: Columns, labels: Labels) -> Chunk:
     """Return the chunk of records that are in order."""
     seqs, kinds, origins, bodies = columns
     first, last = seqs[0], seqs[-1]
-    pairs = list(zip(kinds, origins, strict=True))
-    salts = {pair: labels[pair] for pair in set(pairs)}
-    starts = map(add, seqs, map(salts.__getitem__, pairs))  # so a checksum tells of position, kind and origin too
+    known = _of(labels, kinds, origins)
+    # So a checksum tells of position, kind and origin too. In columns, for it is done for every event.
+    starts = map(add, map(add, seqs, map(known.kinds.__getitem__, kinds)), map(known.origins.__getitem__, origins))
     offsets = [seq - first for seq in seqs]
     head = struct.pack(f"<{4 * len(seqs)}I", *offsets, *map(zlib.crc32, bodies, starts), *kinds, *origins)
     body = LINE.join(bodies)
-    masks = bits(kind for kind, _ in salts), bits(origin for _, origin in salts)
-    return Chunk(first, last, *masks, _checksum(first, last, head, body, salts.values()), head, body)
+    return Chunk(first, last, bits(kinds), bits(origins), _checksum(first, last, head, body, known), head, body)
 
 
 def heads(head: bytes) -> tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]:
@@ -97,25 +91,29 @@ def unpack(chunk: Chunk, labels: Labels) -> Iterator[Record]:
     bodies = chunk.bodies.split(LINE)
     offsets, checksums, kinds, origins = heads(chunk.heads)
     seqs = [chunk.first + offset for offset in offsets]
-    pairs = list(zip(kinds, origins, strict=True))
-    salts = _salts(labels, set(pairs))
-    if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies, salts.values()) == chunk.checksum:
+    known = _of(labels, kinds, origins)
+    if _checksum(chunk.first, chunk.last, chunk.heads, chunk.bodies, known) == chunk.checksum:
         return map(Record, seqs, kinds, origins, bodies)
     return (
-        Record(seq, *pair, body)
-        for index, (seq, pair, checksum) in enumerate(zip(seqs, pairs, checksums, strict=True))
-        if pair in salts
+        Record(seq, kind, origin, body)
+        for index, (seq, kind, origin, checksum) in enumerate(zip(seqs, kinds, origins, checksums, strict=True))
+        if kind in known.kinds and origin in known.origins
         for body in bodies[max(index - SLIPS, 0) : index + SLIPS + 1]
-        if zlib.crc32(body, seq + salts[pair]) == checksum
+        if zlib.crc32(body, seq + known.kinds[kind] + known.origins[origin]) == checksum
     )
 
 
-def _salts(labels: Labels, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    salts: dict[tuple[int, int], int] = {}
-    for pair in pairs:
-        with contextlib.suppress(LookupError):  # what they stood for is lost
-            salts[pair] = labels[pair]
-    return salts
+def _of(labels: Labels, kinds: Iterable[int], origins: Iterable[int]) -> Labels:
+    """Return the labels of these numbers, as far as it is known what they stand for."""
+    return Labels(_those(labels.kinds, kinds), _those(labels.origins, origins))
+
+
+def _those(labels: Mapping[int, int], numbers: Iterable[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for number in set(numbers):
+        with contextlib.suppress(LookupError):  # what it stood for is lost
+            found[number] = labels[number]
+    return found
 
 
 def bits(numbers: Iterable[int]) -> int:
@@ -131,5 +129,6 @@ def bit(number: int) -> int:
     return 1 << min(number, MANY)
 
 
-def _checksum(first: int, last: int, heads: bytes, bodies: bytes, salts: Iterable[int]) -> int:
-    return zlib.crc32(bodies, zlib.crc32(heads, zlib.crc32(b"%d %d" % (first, last), sum(salts) & 0xFFFFFFFF)))
+def _checksum(first: int, last: int, heads: bytes, bodies: bytes, labels: Labels) -> int:
+    label = sum(labels.kinds.values()) + sum(labels.origins.values()) & 0xFFFFFFFF
+    return zlib.crc32(bodies, zlib.crc32(heads, zlib.crc32(b"%d %d" % (first, last), label)))

@@ -14,12 +14,12 @@ import threading
 import weakref
 import zlib
 from collections import Counter
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Record, bit, bits, heads, pack, unpack
+from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Labels, Record, bit, bits, heads, pack, unpack
 from .errors import JournalUnreadable
 
 APPLICATION = 0x4C4E5344
@@ -134,7 +134,9 @@ class JournalFile:
         self._lock = threading.RLock()
         self._kinds: dict[int, str] = {}
         self._origins: dict[int, Origin] = {}
-        self._labels = _Labels(self)
+        this = weakref.proxy(self)
+        self._checksums = _Checksums(lambda kind: this._kind(kind)), _Checksums(lambda origin: this._origin(origin))
+        self._labels = Labels(*self._checksums)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> JournalFile:
@@ -210,22 +212,19 @@ class JournalFile:
         self._origins.update((number, Origin(*origin)) for number, *origin in rows)
         return self._origins
 
-    def names(self, kind: int, origin: int) -> tuple[str, Origin]:
-        """Return what the numbers of a kind and an origin stand for.
-
-        Raises:
-            KeyError: one stands for nothing.
-        """
-        name, who = self._kinds.get(kind), self._origins.get(origin)
-        return name or self.kinds()[kind], who or self.origins()[origin]
-
     def kind(self, record: Record) -> str:
         """Return the name of the type of `record`."""
-        return self._kinds.get(record.kind) or self.kinds()[record.kind]
+        return self._kind(record.kind)
+
+    def _kind(self, number: int) -> str:
+        return self._kinds.get(number) or self.kinds()[number]
 
     def origin(self, record: Record) -> Origin:
         """Return who published `record`."""
-        return self._origins.get(record.origin) or self.origins()[record.origin]
+        return self._origin(record.origin)
+
+    def _origin(self, number: int) -> Origin:
+        return self._origins.get(number) or self.origins()[number]
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -430,16 +429,15 @@ class JournalFile:
             self._db.close()
 
 
-class _Labels(dict[tuple[int, int], int]):
-    """See `Labels`."""
+class _Checksums(dict[int, int]):
+    """Checksums of names by their number, which are looked up where they are not known."""
 
-    def __init__(self, file: JournalFile) -> None:
+    def __init__(self, look_up: Callable[[int], object]) -> None:
         super().__init__()
-        self._file = weakref.proxy(file)
+        self._look_up = look_up
 
-    def __missing__(self, numbers: tuple[int, int]) -> int:
-        kind, origin = self._file.names(*numbers)
-        self[numbers] = checksum = zlib.crc32(repr((kind, *origin)).encode())
+    def __missing__(self, number: int) -> int:
+        self[number] = checksum = zlib.crc32(repr(self._look_up(number)).encode())
         return checksum
 
 
@@ -539,7 +537,8 @@ class JournalWriter(JournalFile):
             except BaseException:
                 self._kinds.clear()  # some may have been new
                 self._origins.clear()
-                self._labels.clear()
+                for checksums in self._checksums:
+                    checksums.clear()
                 with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
