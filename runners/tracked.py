@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -149,7 +149,7 @@ class TrackedRun:
         """
         self._require_open("log")
         if lr is not None:
-            self._lr = _numbers(lr if isinstance(lr, Mapping) else {"all": lr})
+            self._lr = _numbers(cast("Mapping[str, object]", lr) if isinstance(lr, Mapping) else {"all": lr})
         found = _numbers({**(values or {}), **named})
         if self._epoch is None:
             if found:
