@@ -68,6 +68,27 @@ class Control:
         return self.stopping
 
 
+class Steered:
+    """What goes on batch by batch, and can be asked from any thread to stop, to pause and to go on.
+
+    Of what does not go on, nothing happens.
+    """
+
+    _control: Control
+
+    def stop(self, reason: str = "stop() was called") -> None:
+        """Ask it to stop at the next batch, and to save what it saves. The first reason counts."""
+        self._control.stop(reason)
+
+    def pause(self) -> None:
+        """Ask it to stand still at the next batch until `resume` or `stop`."""
+        self._control.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._control.resume()
+
+
 class Awaited:
     """Those a run is waiting for: its own thread, the task of an async hook, the holders of the loop.
 

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from ..bus import Bus, Mark, PolicyKeywords, Stream
 from ..schemas import Event
-from .control import Control
+from .control import Control, Steered
 from .errors import RunEnded, StageNotReached
 from .hold import Hold, Holds, in_words
 from .results import RunResult
@@ -32,7 +32,7 @@ _PATIENCE_AT_EXIT = 3.0
 """Seconds the interpreter waits at its exit for a run to stop at its next batch and save."""
 
 
-class Run(Generic[R]):
+class Run(Steered, Generic[R]):
     """A run in progress, or over. Made by `Runner.start`.
 
     Awaiting it gives its result or raises the error that ended it; cancelling whoever awaits does not stop the run.
@@ -120,20 +120,6 @@ class Run(Generic[R]):
             if self.done():
                 self._unasked.detach()
             del self  # as in `_work`
-
-    # ---- steering
-
-    def stop(self, reason: str = "stop() was called") -> None:
-        """Ask the run to stop at the next batch and save."""
-        self._control.stop(reason)
-
-    def pause(self) -> None:
-        """Ask the run to stand still at the next batch until `resume` or `stop`."""
-        self._control.pause()
-
-    def resume(self) -> None:
-        """Let a paused run go on."""
-        self._control.resume()
 
     # ---- reading
 

@@ -21,7 +21,7 @@ from ..bus import Bus, Mark, Source
 from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunEvent, RunStart
 from ..schemas.run import Kind
 from .config import RunnerConfig
-from .control import Awaited, Control, running_loop, stop_on_signals
+from .control import Awaited, Control, Steered, running_loop, stop_on_signals
 from .errors import RunnerBusy, WouldDeadlock
 from .hold import Holds
 from .hooks import Hook, Hooks, wait_for
@@ -53,7 +53,7 @@ class Ending:
     error: ErrorInfo | None = None
 
 
-class Runner(ABC, Generic[C, R]):
+class Runner(Steered, ABC, Generic[C, R]):
     """One kind of work that reports every stage it reaches to a bus, and waits for its hooks there.
 
     A subclass says what its runs do (`_body`), where they compute (`_facts`), what is checked before anything is
@@ -143,23 +143,11 @@ class Runner(ABC, Generic[C, R]):
             raise
         return run
 
-    def stop(self, reason: str = "stop() was called") -> None:
-        """Ask the run in progress to stop at the next batch; nothing happens if there is none."""
-        self._control.stop(reason)
-
     def __setattr__(self, name: str, value: object) -> None:
         if name != "stop":
             super().__setattr__(name, value)
         elif value:  # ``trainer.stop = True`` is how callbacks of the original ask for it
             self.stop("stop was set")
-
-    def pause(self) -> None:
-        """Ask the run in progress to stand still at the next batch until `resume` or `stop`."""
-        self._control.pause()
-
-    def resume(self) -> None:
-        """Let a paused run go on."""
-        self._control.resume()
 
     @overload
     def hook(self, t1: type[E1], /) -> Callable[[Callable[[E1, Self], object]], Hook[E1, Self]]: ...

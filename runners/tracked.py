@@ -26,7 +26,7 @@ from ..schemas import (
     TrainEpochStart,
     TrainStart,
 )
-from .control import Control
+from .control import Control, Steered
 from .errors import TrackingRefused
 from .feed import batch_size, length
 from .identity import new_run_id, versions
@@ -38,7 +38,7 @@ Numbers: TypeAlias = dict[str, float | Tensor]
 """Numbers by name; a tensor is one that a device may still be computing."""
 
 
-class TrackedRun:
+class TrackedRun(Steered):
     """A loop of your own as a run: its events are those of a `Trainer`, for every subscriber, journal and dashboard.
 
     Made by `Bus.run`::
@@ -74,26 +74,10 @@ class TrackedRun:
         self._lr: Numbers = {}
         self._metrics: Numbers = {}
 
-    # ---- steering
-
     @property
     def stopping(self) -> bool:
         """Whether a stop was asked for: `track` gives no more batches."""
         return self._control.stopping
-
-    def stop(self, reason: str = "stop() was called") -> None:
-        """Have `track` end before the next batch. From any thread."""
-        self._control.stop(reason)
-
-    def pause(self) -> None:
-        """Have `track` stand still before the next batch until `resume` or `stop`. From any thread."""
-        self._control.pause()
-
-    def resume(self) -> None:
-        """Let `track` go on. From any thread."""
-        self._control.resume()
-
-    # ---- telling
 
     def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
         """Yield `batches`, as an epoch. Ends before the next batch where a stop was asked for.
