@@ -205,8 +205,9 @@ class TrackedRun(Steered):
             self._source.publish(event, **facts, **values)
             return
         device = tensors[0].device
-        way = self._ways.setdefault(device, scalars_of(device)) if device not in self._ways else self._ways[device]
-        snapshot = way.take(tensors, lambda numbers: _filled(values, numbers))
+        if device not in self._ways:
+            self._ways[device] = scalars_of(device)
+        snapshot = self._ways[device].take(tensors, lambda numbers: _filled(values, numbers))
         if snapshot.known:
             self._source.publish(event, **facts, **snapshot.result())
         else:

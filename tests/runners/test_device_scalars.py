@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lineside.runners import Trainer, trainer
+from lineside.bus import Bus
+from lineside.runners import Trainer, tracked, trainer
 from lineside.runners.scalars import CudaScalars, Snapshot, Sums
-from lineside.schemas import OptimizerStep, TrainBatchEnd, TrainEpochEnd
+from lineside.schemas import FitEpochEnd, OptimizerStep, TrainBatchEnd, TrainEpochEnd
 
-from .support import CLOSING, OPENING, T, follow, make_trainer, names, of
+from .support import CLOSING, OPENING, PATIENCE, T, follow, make_trainer, names, of
 
 CPU = torch.device("cpu")
 
@@ -216,3 +217,21 @@ def test_a_run_that_was_stopped_on_a_device_keeps_its_running_mean(tmp_path: Pat
     second = follow(make_trainer(tmp_path, validate=False, epochs=1, resume=tmp_path / "run"))
     losses = [event.loss for event in of([*first, *second], TrainBatchEnd)]
     assert of(second, TrainEpochEnd)[0].losses == {"loss": pytest.approx(sum(losses) / 3)}
+
+
+def test_a_loop_of_the_users_own_never_waits_for_the_device(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracked, "scalars_of", CudaScalars)
+    got: list[Any] = []
+    bus.subscribe(got.append, TrainBatchEnd, TrainEpochEnd, FitEpochEnd)
+    with bus.run() as run:
+        for n in run.track([torch.zeros(3), torch.zeros(1)]):
+            run.log(loss=torch.tensor(float(len(n))), part=2, lr=0.1)
+        run.log(accuracy=torch.tensor(0.5))
+    assert FakeEvent.waits == 0
+    FakeEvent.idle = True
+    bus.drain(PATIENCE)
+    assert [event.loss for event in of(got, TrainBatchEnd)] == [3.0, 1.0]
+    assert of(got, TrainBatchEnd)[0].losses == {"part": 2.0}
+    assert of(got, TrainEpochEnd)[0].losses == {"loss": 2.5, "part": 2.0}
+    assert of(got, FitEpochEnd)[0].metrics == {"accuracy": 0.5}
+    assert FakeEvent.waits == 0
