@@ -115,6 +115,21 @@ class Wish(BaseModel):
     reason: str = Field(default="asked for over the network", max_length=500)
 
 
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+                }
+            }
+        }
+    }
+}
+"""How a stream of server-sent events is described: each of them by its fields."""
+
+
 def routes(source: Source) -> APIRouter:
     """Return the routes that `source` answers."""
     problems: dict[int | str, dict[str, Any]] = {
@@ -147,7 +162,7 @@ def routes(source: Source) -> APIRouter:
     @router.get(
         "/runs/{run}/events",
         response_model=Page,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses=STREAM,
     )
     async def run_events(
         request: Request,
@@ -291,7 +306,7 @@ def routes(source: Source) -> APIRouter:
     @router.get(
         "/events-of-runs",
         response_class=Response,
-        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses=STREAM,
     )
     async def events_of_runs() -> Response:
         """A stream of `run` events, with the summary of each run, at first and whenever it has changed."""

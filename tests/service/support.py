@@ -21,7 +21,7 @@ TOKEN = "a-token-that-only-tests-know"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 SSE = {"accept": "text/event-stream"}
 PATIENCE = 30.0
-QUICK = Limits(poll=0.005, fan_out=0.0, summaries=0.02, heartbeat=0.05, stalled=0.3, grace=0.2)
+QUICK = Limits(poll=0.005, fan_out=0.0, summaries=0.02, heartbeat=0.05, stalled=2.0, grace=0.2)
 
 
 class Note(Event, name="tests.service.Note", urgent=False):
