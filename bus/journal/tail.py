@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from .chunks import Chunk, Record
+from .chunks import Chunk, Record, maker
 from .claim import is_claimed
 from .errors import InvalidPosition, JournalRefused, JournalUnreadable
 from .file import SUFFIX, UNKNOWN, JournalFile, Origin, Span, between, opens
@@ -42,6 +42,9 @@ class Told(NamedTuple):
     """Run, attempt and rank that published it."""
     body: bytes
     """Its JSON, for `lineside.schemas.decode`."""
+
+
+_told = maker(Told)
 
 
 class Gap(NamedTuple):
@@ -208,10 +211,11 @@ class _FileTail:
         taken = records if limit >= len(records) else [records.popleft() for _ in range(limit)]
         assert self._file is not None
         kinds, origins, file = self._file.kinds(), self._file.origins(), self.path.name
-        told = [
-            Told(f"{before}{seq}{behind}", file, seq, kinds[kind], origins[origin], body)
+        rows = [
+            (f"{before}{seq}{behind}", file, seq, kinds[kind], origins[origin], body)
             for seq, kind, origin, body in taken
         ]
+        told = list(map(_told, rows))
         self._position = told[-1].seq
         if taken is records:
             self._read.popleft()
@@ -279,7 +283,9 @@ class _FileTail:
         """Return the records of `chunk` that are ahead and wanted, and the positions where there is none at all."""
         every = file.kinds(), file.origins()  # by then it has those that the chunk needs
         begin = max(self._reached, chunk.first - 1)
-        ahead = [record for record in file.unpack(chunk) if record.seq > begin]
+        ahead = list(file.unpack(chunk))
+        if begin >= chunk.first:
+            ahead = [record for record in ahead if record.seq > begin]
         wanted = _those(ahead, every[0] if kinds is None else kinds, every[1] if origins is None else origins)
         if len(wanted) == chunk.last - begin:
             return wanted, []
