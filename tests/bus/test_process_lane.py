@@ -427,7 +427,7 @@ def test_a_process_that_hangs_is_killed_by_the_close(workers: Any, log: Path) ->
         bus.subscribe(workers.hang, workers.Job, lane="process", name="far")
         bus.publish(workers.Job, n=1)
         assert log.read_text() == "1\n"  # returns when the callback has closed the pipe: it hangs now
-        report = bus.close(timeout=0.1)
+        report = bus.close(timeout=1.0)
     assert report.left == {"far": 1}
     assert report.hung == ("far",)
     for child in psutil.Process().children():

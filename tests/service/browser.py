@@ -15,8 +15,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
+EXPECT_MILLISECONDS = 30_000
+"""What a page may take on a busy machine, where how soon is not the question."""
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
 APT = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -38,6 +40,7 @@ def browser_path() -> str | None:
 @contextmanager
 def browser() -> Generator[Browser]:
     """Run a browser for the length of the block."""
+    expect.set_options(timeout=EXPECT_MILLISECONDS)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=browser_path(), headless=True, args=list(FLAGS))
         try:

@@ -26,7 +26,7 @@ from .support import TOKEN, serving, url
 WIDE = {"width": 1280, "height": 900}
 NARROW = {"width": 400, "height": 800}
 LINES = ".legend span:not(.place)"
-SOON = 10_000
+SOON = 30_000
 """Milliseconds that a page may take on a busy machine, where how soon is not the question."""
 
 PIXEL = (

@@ -22,7 +22,7 @@ from tests.runners.support import make_loader, make_trainer
 from .browser import browser as running_browser
 from .support import PATIENCE, QUICK, TOKEN, plain_client, serving, url
 
-SOON = 10_000
+SOON = 30_000
 
 
 class Slow:
