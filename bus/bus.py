@@ -10,10 +10,10 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast, overload
+from typing import Any, Protocol, Self, TypeVar, cast, overload
 
 import anyio
 from typing_extensions import Unpack
@@ -43,9 +43,6 @@ from .steering import Steering
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
 from .waiting import adrive, drive
-
-if TYPE_CHECKING:
-    from ..runners.tracked import TrackedRun
 
 E = TypeVar("E", bound=Event)
 E1 = TypeVar("E1", bound=Event)
@@ -178,29 +175,6 @@ class Bus(Closing):
             RunIdRefused: `run` could not be part of a path or an address.
         """
         return Source(self._inbox, run, attempt, rank)
-
-    def run(
-        self,
-        name: str = "train",
-        *,
-        id: str | None = None,  # noqa: A002
-        rank: int = 0,
-        config: Mapping[str, object] | None = None,
-    ) -> TrackedRun:
-        """Return a run for a training loop of your own: ``with bus.run("digits") as run``. Needs torch.
-
-        Args:
-            name: What the id of the run begins with.
-            id: The id itself, where several processes tell of one run; None makes one of name, time and chance.
-            rank: Rank of this process in the run.
-            config: What to note with it: settings, as JSON.
-
-        Raises:
-            RunIdRefused: `name` or `id` could not be part of a path or an address.
-        """
-        from ..runners.tracked import TrackedRun
-
-        return TrackedRun(self, name, id=id, rank=rank, config=config or {})
 
     # -- reading -----------------------------------------------------------------------------------
 

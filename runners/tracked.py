@@ -41,9 +41,9 @@ Numbers: TypeAlias = dict[str, float | Tensor]
 class TrackedRun(Steered):
     """A loop of your own as a run: its events are those of a `Trainer`, for every subscriber, journal and dashboard.
 
-    Made by `Bus.run`::
+    ::
 
-        with bus.run("digits") as run:
+        with TrackedRun(bus, "digits") as run:
             for _ in range(10):
                 for images, labels in run.track(loader):
                     ...
@@ -52,13 +52,31 @@ class TrackedRun(Steered):
 
     Each pass over `track` is an epoch, and each of its batches counts as a step. What is logged within a batch is told
     with it; what is logged after an epoch are its metrics. Values on a device are never waited for.
+
+    Args:
+        bus: Where to publish.
+        name: What the id of the run begins with.
+        id: The id itself, where several processes tell of one run; None makes one of name, time and chance.
+        rank: Rank of this process in the run.
+        config: What to note with it: settings, as JSON.
+
+    Raises:
+        RunIdRefused: `name` or `id` could not be part of a path or an address.
     """
 
-    def __init__(self, bus: Bus, name: str, *, id: str | None, rank: int, config: Mapping[str, object]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        bus: Bus,
+        name: str = "train",
+        *,
+        id: str | None = None,  # noqa: A002
+        rank: int = 0,
+        config: Mapping[str, object] | None = None,
+    ) -> None:
         self.id = id or new_run_id(name)
         """Id of the run."""
         self._name = name
-        self._config = config
+        self._config = config or {}
         self._source = bus.source(self.id, rank=rank)
         self._control = Control()
         self._steered = bus.steering.within(self.id, self._control)
@@ -217,7 +235,7 @@ class TrackedRun(Steered):
 
     def __enter__(self) -> Self:
         if self._state != "new":
-            raise TrackingRefused("the run was begun before", "make another one with bus.run()")
+            raise TrackingRefused("the run was begun before", "make another one")
         self._steered.__enter__()
         self._state = "open"
         self._tell(
@@ -259,7 +277,7 @@ class TrackedRun(Steered):
     def _require_open(self, what: str) -> None:
         if self._state != "open":
             raise TrackingRefused(
-                f"{what}() was called outside of the run", f"call it within `with bus.run(...) as run:` ({self.id})"
+                f"{what}() was called outside of the run", f"call it within `with TrackedRun(...) as run:` ({self.id})"
             )
 
     def __repr__(self) -> str:
