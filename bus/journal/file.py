@@ -7,7 +7,6 @@ Readers can neither write nor checkpoint. SQLite from 3.7.0 to 3.51.2 may damage
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sqlite3
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Labels, Record, bit, bits, heads, pack, unpack
+from .connection import connect
 from .errors import JournalUnreadable
 
 APPLICATION = 0x4C4E5344
@@ -148,7 +148,7 @@ class JournalFile:
         path = Path(path)
         file = None
         try:
-            file = cls(_connect(f"{path.absolute().as_uri()}?mode=ro"), path)
+            file = cls(connect(f"{path.absolute().as_uri()}?mode=ro"), path)
             file._check()
         except (sqlite3.Error, UnicodeDecodeError, JournalUnreadable) as error:  # what SQLite says may be damaged too
             if file is not None:
@@ -502,7 +502,7 @@ class JournalWriter(JournalFile):
             FileExistsError: there is one.
         """
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        writer = cls(_connect(f"{path.absolute().as_uri()}?mode=rw"), path)
+        writer = cls(connect(f"{path.absolute().as_uri()}?mode=rw"), path)
         try:
             writer._set_up("WAL", "FULL" if durability is Durability.POWER else "NORMAL", about)
         except BaseException:
@@ -513,7 +513,7 @@ class JournalWriter(JournalFile):
     @classmethod
     def temporary(cls) -> JournalWriter:
         """Make a file without a name, which is gone with the connection, or with the process."""
-        writer = cls(_connect(""), Path())
+        writer = cls(connect(""), Path())
         writer._set_up("OFF", "OFF", {})
         return writer
 
@@ -590,33 +590,3 @@ class JournalWriter(JournalFile):
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA journal_mode = DELETE")
         super().close()
-
-
-class Connection(sqlite3.Connection):
-    """One that is known as long as it is open, for `_keep_open`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _connections.add(self)
-
-
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    made = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=Connection)
-    made.text_factory = _text
-    return made
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")  # a flipped bit in a name must not keep all the others from being read
-
-
-def _keep_open() -> None:
-    """In a forked child, never close the parent's connections: that could take its files from under it."""
-    for connection in tuple(_connections):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-
-os.register_at_fork(after_in_child=_keep_open)

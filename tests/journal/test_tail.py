@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_opened_now_is_tried_again(tmp_path: Path, monkeyp
         raise sqlite3.OperationalError("unable to open database file")
 
     with Tail(tmp_path) as tail, monkeypatch.context() as patch:
-        patch.setattr("lineside.bus.journal.file._connect", refuse)
+        patch.setattr("lineside.bus.journal.file.connect", refuse)
         patch.setattr("lineside.bus.journal.tail.opens", lambda _: False)  # pyright: ignore
         assert tail.read() == tail.read() == []
         patch.undo()
