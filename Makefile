@@ -109,7 +109,7 @@ $(VENV)/.demo: $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing the development tools, and the peers that the benchmarks compare with"
-	@$(INSTALL) --quiet --quiet --group dev --group bench
+	@$(INSTALL) --quiet --quiet --editable '.[demo,notebook]' --group dev --group bench
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.dev

@@ -12,6 +12,7 @@ from .errors import (
     NextTimeout,
     PolicyRefused,
     RunIdRefused,
+    RunsUnavailable,
     SidecarDied,
     WouldDeadlock,
 )
@@ -20,6 +21,7 @@ from .policy import Lane, Mark, Overflow, Policy, PolicyKeywords
 from .source import Source
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
+from .tracking import Tracked
 
 __all__ = [
     "Bus",
@@ -40,10 +42,12 @@ __all__ = [
     "PolicyKeywords",
     "PolicyRefused",
     "RunIdRefused",
+    "RunsUnavailable",
     "SidecarDied",
     "Source",
     "Stream",
     "Subscription",
     "SubscriptionStats",
+    "Tracked",
     "WouldDeadlock",
 ]

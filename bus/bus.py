@@ -10,7 +10,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, overload
@@ -42,6 +42,7 @@ from .source import Source
 from .steering import Steering
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
+from .tracking import Tracked, tracked_runs
 from .waiting import adrive, drive
 
 E = TypeVar("E", bound=Event)
@@ -175,6 +176,28 @@ class Bus(Closing):
             RunIdRefused: `run` could not be part of a path or an address.
         """
         return Source(self._inbox, run, attempt, rank)
+
+    def run(
+        self,
+        name: str = "train",
+        *,
+        id: str | None = None,  # noqa: A002
+        rank: int = 0,
+        config: Mapping[str, object] | None = None,
+    ) -> Tracked:
+        """Return a run for a training loop of your own: ``with bus.run("digits") as run: ...``, see `Tracked`.
+
+        Args:
+            name: What the id of the run begins with.
+            id: The id itself, where several processes tell of one run; None makes one of name, time and chance.
+            rank: Rank of this process in the run.
+            config: What to note with it: settings, as JSON.
+
+        Raises:
+            RunsUnavailable: the runners cannot be imported: they need ``lineside[train]``.
+            RunIdRefused: `name` or `id` could not be part of a path or an address.
+        """
+        return tracked_runs()(self, name, id=id, rank=rank, config=config)
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@
         ├── DrainTimeout      (also TimeoutError)  not everything was handled in time
         ├── NextTimeout       (also TimeoutError)  no match in time
         ├── CallbackTimeout   (also TimeoutError)  a callback took too long
-        └── SidecarDied       (also ChildProcessError)  the process of a subscription ended
+        ├── SidecarDied       (also ChildProcessError)  the process of a subscription ended
+        └── RunsUnavailable   (also ImportError)   nothing is installed that makes runs
 """
 
 from __future__ import annotations
@@ -96,3 +97,11 @@ class SidecarDied(BusError, ChildProcessError):
 
     def __init__(self, subscription: str, status: str) -> None:
         super().__init__(f"the process of {subscription} ended with {status}")
+
+
+class RunsUnavailable(BusError, ImportError):
+    """`Bus.run` was called where nothing that makes runs can be imported."""
+
+    def __init__(self, missing: ImportError | None) -> None:
+        why = "they are not installed as a package" if missing is None else str(missing)
+        super().__init__(f"bus.run() needs the runners ({why}): pip install 'lineside[train]'")

@@ -12,8 +12,9 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from ..bus import Bus
+from ..bus import Bus, Tracked
 from ..schemas import (
     Event,
     FitEpochEnd,
@@ -38,31 +39,8 @@ Numbers: TypeAlias = dict[str, float | Tensor]
 """Numbers by name; a tensor is one that a device may still be computing."""
 
 
-class TrackedRun(Steered):
-    """A loop of your own as a run: its events are those of a `Trainer`, for every subscriber, journal and dashboard.
-
-    ::
-
-        with TrackedRun(bus, "digits") as run:
-            for _ in range(10):
-                for images, labels in run.track(loader):
-                    ...
-                    run.log(loss=loss, lr=0.01)
-                run.log(accuracy=accuracy)
-
-    Each pass over `track` is an epoch, and each of its batches counts as a step. What is logged within a batch is told
-    with it; what is logged after an epoch are its metrics. Values on a device are never waited for.
-
-    Args:
-        bus: Where to publish.
-        name: What the id of the run begins with.
-        id: The id itself, where several processes tell of one run; None makes one of name, time and chance.
-        rank: Rank of this process in the run.
-        config: What to note with it: settings, as JSON.
-
-    Raises:
-        RunIdRefused: `name` or `id` could not be part of a path or an address.
-    """
+class TrackedRun(Steered, Tracked):
+    """What `Bus.run` makes, with the arguments and errors said there."""
 
     def __init__(
         self,
@@ -74,7 +52,6 @@ class TrackedRun(Steered):
         config: Mapping[str, object] | None = None,
     ) -> None:
         self.id = id or new_run_id(name)
-        """Id of the run."""
         self._name = name
         self._config = config or {}
         self._source = bus.source(self.id, rank=rank)
@@ -93,20 +70,12 @@ class TrackedRun(Steered):
         self._metrics: Numbers = {}
 
     @property
+    @override
     def stopping(self) -> bool:
-        """Whether a stop was asked for: `track` gives no more batches."""
         return self._control.stopping
 
+    @override
     def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
-        """Yield `batches`, as an epoch. Ends before the next batch where a stop was asked for.
-
-        Args:
-            batches: A loader, or anything that can be iterated over.
-            epochs: Epochs that are planned in all, for displays.
-
-        Raises:
-            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`.
-        """
         self._require_open("track")
         if self._epoch is not None and not self._epoch.over:
             raise TrackingRefused(
@@ -137,18 +106,8 @@ class TrackedRun(Steered):
             if self._state == "open":
                 self._end_batches(epoch)
 
+    @override
     def log(self, values: Mapping[str, object] | None = None, /, *, lr: object = None, **named: object) -> None:
-        """Say what the batch in work brought; after an epoch, what its metrics are.
-
-        Args:
-            values: Numbers by name, like `named`, for names that are no identifiers.
-            lr: The learning rate, or several by parameter group.
-            named: Numbers by name, also tensors on any device. ``loss`` is the loss; others are its parts.
-
-        Raises:
-            TrackingRefused: a value is no number, there is nothing yet that it could belong to, or outside of the
-                run's ``with`` block.
-        """
         self._require_open("log")
         if lr is not None:
             self._lr = _numbers(cast("Mapping[str, object]", lr) if isinstance(lr, Mapping) else {"all": lr})
@@ -233,6 +192,7 @@ class TrackedRun(Steered):
 
     # ---- the run
 
+    @override
     def __enter__(self) -> Self:
         if self._state != "new":
             raise TrackingRefused("the run was begun before", "make another one")
@@ -250,6 +210,7 @@ class TrackedRun(Steered):
         )
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -277,7 +238,7 @@ class TrackedRun(Steered):
     def _require_open(self, what: str) -> None:
         if self._state != "open":
             raise TrackingRefused(
-                f"{what}() was called outside of the run", f"call it within `with TrackedRun(...) as run:` ({self.id})"
+                f"{what}() was called outside of the run", f"call it within `with bus.run(...) as run:` ({self.id})"
             )
 
     def __repr__(self) -> str:

@@ -63,6 +63,20 @@ def test_asking_for_a_trainer_without_torch_says_what_to_install() -> None:
     assert says.endswith("pip install 'lineside[train]'\n")
 
 
+def test_a_run_of_ones_own_loop_without_torch_says_what_to_install() -> None:
+    code = """
+    from lineside import Bus
+    with Bus() as bus:
+        try:
+            bus.run("digits")
+        except ImportError as error:
+            print(type(error).__name__, error)
+    """
+    says = run_code(WITHOUT_TORCH + textwrap.dedent(code))
+    assert says.startswith("RunsUnavailable bus.run() needs the runners (No module named 'torch")
+    assert says.endswith("pip install 'lineside[train]'\n")
+
+
 def test_the_command_line_without_torch_describes_the_events_and_refuses_to_train() -> None:
     code = """
     from typer.testing import CliRunner

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lineside.bus import Bus
-from lineside.runners import TrackedRun, Trainer, tracked, trainer
+from lineside.runners import Trainer, tracked, trainer
 from lineside.runners.scalars import CudaScalars, Snapshot, Sums
 from lineside.schemas import FitEpochEnd, OptimizerStep, TrainBatchEnd, TrainEpochEnd
 
@@ -223,7 +223,7 @@ def test_a_loop_of_the_users_own_never_waits_for_the_device(bus: Bus, monkeypatc
     monkeypatch.setattr(tracked, "scalars_of", CudaScalars)
     got: list[Any] = []
     bus.subscribe(got.append, TrainBatchEnd, TrainEpochEnd, FitEpochEnd)
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for n in run.track([torch.zeros(3), torch.zeros(1)]):
             run.log(loss=torch.tensor(float(len(n))), part=2, lr=0.1)
         run.log(accuracy=torch.tensor(0.5))

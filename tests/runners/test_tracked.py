@@ -11,7 +11,7 @@ import torch
 
 from lineside.bus import Bus, RunIdRefused
 from lineside.bus.journal import Journal
-from lineside.runners import TrackedRun, TrackingRefused
+from lineside.runners import TrackingRefused
 from lineside.schemas import (
     Event,
     FitEpochEnd,
@@ -37,7 +37,7 @@ def events(bus: Bus) -> list[Event]:
 
 
 def test_its_events_are_those_of_training(bus: Bus, events: list[Event]) -> None:
-    with TrackedRun(bus, "digits", config={"width": 3}) as run:
+    with bus.run("digits", config={"width": 3}) as run:
         for epoch in range(2):
             for images, _ in run.track(make_loader(8), epochs=2):
                 run.log(loss=images.mean() * 0 + epoch, aux=2, lr=0.1)
@@ -60,7 +60,7 @@ def test_its_events_are_those_of_training(bus: Bus, events: list[Event]) -> None
 
 
 def test_the_means_are_over_samples(bus: Bus, events: list[Event]) -> None:
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for batch in run.track([torch.zeros(3), torch.zeros(1)]):
             run.log(loss=float(len(batch)))
     bus.drain(PATIENCE)
@@ -70,7 +70,7 @@ def test_the_means_are_over_samples(bus: Bus, events: list[Event]) -> None:
 
 
 def test_a_batch_that_a_break_ends_is_told_if_anything_was_logged_of_it(bus: Bus, events: list[Event]) -> None:
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for n in run.track(range(10)):
             run.log(loss=n)
             if n == 2:
@@ -84,7 +84,7 @@ def test_a_batch_that_a_break_ends_is_told_if_anything_was_logged_of_it(bus: Bus
 
 def test_an_error_in_the_loop_fails_the_run(bus: Bus, events: list[Event]) -> None:
     def train() -> None:
-        with TrackedRun(bus) as run:
+        with bus.run() as run:
             for n in run.track([1, 0]):
                 run.log(loss=1 / n)
 
@@ -99,14 +99,14 @@ def test_an_error_in_the_loop_fails_the_run(bus: Bus, events: list[Event]) -> No
 
 
 def test_an_interrupt_stops_the_run(bus: Bus, events: list[Event]) -> None:
-    with pytest.raises(KeyboardInterrupt), TrackedRun(bus):
+    with pytest.raises(KeyboardInterrupt), bus.run():
         raise KeyboardInterrupt
     bus.drain(PATIENCE)
     assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "KeyboardInterrupt")
 
 
 def test_it_can_be_stopped_from_anywhere(bus: Bus, events: list[Event]) -> None:
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for epoch in range(3):
             for n in run.track(range(5)):
                 run.log(loss=n)
@@ -127,7 +127,7 @@ def test_it_stands_still_while_it_is_paused(bus: Bus) -> None:
     done: list[int] = []
 
     def train() -> None:
-        with TrackedRun(bus, id="own") as run:
+        with bus.run(id="own") as run:
             for n in run.track(range(3)):
                 done.append(n)
                 if n == 0:
@@ -147,7 +147,7 @@ def test_it_stands_still_while_it_is_paused(bus: Bus) -> None:
 
 
 def test_nothing_logged_is_told_as_not_a_number(bus: Bus, events: list[Event]) -> None:
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for _ in run.track(range(1)):
             pass
     bus.drain(PATIENCE)
@@ -157,7 +157,7 @@ def test_nothing_logged_is_told_as_not_a_number(bus: Bus, events: list[Event]) -
 
 def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Event]) -> None:
     weight = torch.ones((), requires_grad=True)
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for _ in run.track(range(1)):
             run.log(
                 {"top 5": True}, loss=weight * 3, half=torch.ones(1, dtype=torch.float16), lr={"head": 1, "body": 2}
@@ -170,14 +170,14 @@ def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Eve
 
 @pytest.mark.parametrize("value", ["much", None, torch.zeros(2), [1.0]], ids=["text", "none", "tensor", "list"])
 def test_what_is_no_number_is_refused_at_once(bus: Bus, value: Any) -> None:
-    with TrackedRun(bus) as run:
+    with bus.run() as run:
         for _ in run.track(range(1)):
             with pytest.raises(TrackingRefused, match=r"log\(loss=\.\.\.\) expects a number"):
                 run.log(loss=value)
 
 
 def test_calls_at_the_wrong_place_say_what_to_do(bus: Bus) -> None:
-    run = TrackedRun(bus)
+    run = bus.run()
     with pytest.raises(TrackingRefused, match="outside of the run"):
         next(run.track(range(3)))
     with run:
@@ -192,11 +192,11 @@ def test_calls_at_the_wrong_place_say_what_to_do(bus: Bus) -> None:
     with pytest.raises(TrackingRefused, match="make another one"), run:
         pass
     with pytest.raises(RunIdRefused):
-        TrackedRun(bus, "../up")
+        bus.run("../up")
 
 
 def test_a_journal_sums_it_up_like_any_other(tmp_path: Path) -> None:
-    with Bus(tmp_path) as bus, TrackedRun(bus, "digits") as run:
+    with Bus(tmp_path) as bus, bus.run("digits") as run:
         for _ in run.track(range(3), epochs=1):
             run.log(loss=1.0)
         run.log(accuracy=0.75)
