@@ -20,9 +20,11 @@ from typing_extensions import Unpack
 
 from ..schemas import Event, RunEnd, find_events
 from .calls import async_call, sync_call
+from .cells import did
 from .closing import Closing
 from .ending import CloseReport, Ending
 from .errors import BusClosed, BusForked, NextTimeout, PolicyRefused, WouldDeadlock
+from .history import Remembered, recall
 from .importable import import_callback, pickle_callback
 from .inbox import ClosedInbox, ForkedInbox, Inbox
 from .journal import Journal
@@ -267,6 +269,7 @@ class Bus(Closing):
             self._keep(subscription, checked.durable)
         self._attach(subscription, callback, lane, pickled)
         self._inbox.command(lambda: self._sequencer.add(subscription))
+        did(subscription, Subscription.cancel)
         return subscription
 
     def _keep(self, subscription: Subscription, name: str) -> None:
@@ -349,6 +352,7 @@ class Bus(Closing):
         subscription = self._subscription(checked, "stream", "stream", routed)
         stream: Stream[Any] = Stream(subscription, found, self._portals.of)
         self._inbox.command(lambda: self._sequencer.add(subscription))
+        did(stream, Stream.close)
         return stream
 
     async def next(
@@ -375,6 +379,22 @@ class Bus(Closing):
                     return cast(E, event)
                 raise BusClosed(f"no {' or '.join(names)} will come", run)
         raise NextTimeout(timeout or 0.0, names)
+
+    def remember(self, window: int, window_bytes: int) -> None:
+        """Keep at least so many newest events in memory from now on, and so many bytes."""
+        self._log.widen(window, window_bytes)
+
+    def remembered(self, *types: type[Event] | str, run: str, since: Mark | None = None) -> Remembered:
+        """Return what it still knows of `run`: the events of `types` published before the call, and how many it lacks.
+
+        They are read from memory and, where the bus keeps one, the journal, while they are iterated over; it is no
+        subscription, waits for no reader, and works on a closed bus, too.
+
+        Raises:
+            UnknownEventName: no event has that name.
+            BusForked: the bus belongs to the parent process.
+        """
+        return recall(self._log, self._inbox, find_events(types), run, since)
 
     @property
     def position(self) -> int:

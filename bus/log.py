@@ -8,7 +8,7 @@ chunks as a whole.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,10 +25,12 @@ FLAT_BYTES = 1500
 class Chunk:
     """A run of consecutive items; `first` is the position of the first one."""
 
-    __slots__ = ("first", "items", "kinds", "weight")
+    __slots__ = ("before", "first", "items", "kinds", "weight")
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, before: int = 0) -> None:
         self.first = first
+        self.before = before
+        """Weight of all that was appended before it."""
         self.items: list[Item] = []
         self.kinds: frozenset[type] = frozenset()
         """Classes of the items, so that a reader who wants them all need not look at each."""
@@ -97,6 +99,10 @@ class Log:
         self.packed: dict[int, bytes] = {}
         """Rows of the events that go to other processes, by position."""
 
+    def widen(self, window: int, window_bytes: int) -> None:
+        """Hold at least so much from now on."""
+        self.window, self.window_bytes = max(self.window, window), max(self.window_bytes, window_bytes)
+
     @property
     def tail(self) -> int:
         """Position of the oldest item in memory."""
@@ -132,11 +138,10 @@ class Log:
         """Return the position before which more than `share` of the window lies unread."""
         position = self.head - self.window * share
         if self.weight > self.window_bytes * share:
-            weight = 0
-            for chunk in reversed(self.chunks):
-                weight += chunk.weight
-                if weight > self.window_bytes * share:
-                    return max(position, chunk.last)
+            newest = self.chunks[-1]
+            heavier = newest.before + newest.weight - self.window_bytes * share
+            place = bisect_left(self.chunks, heavier, key=_before) - 1  # the last one that is so much from the end
+            return max(position, self.chunks[place].last)
         return position
 
     def extend(self, items: Sequence[Item], weight: int) -> None:
@@ -148,7 +153,7 @@ class Log:
         self.weight += weight
         self.head += len(items)
         if len(chunk.items) >= CHUNK_EVENTS or chunk.weight > self.room_bytes:
-            self.chunks = (*self.chunks, Chunk(self.head + 1))
+            self.chunks = (*self.chunks, Chunk(self.head + 1, chunk.before + chunk.weight))
 
     def evict(self) -> Iterator[Chunk]:
         """Let go of the oldest chunks that the window has no room for.
@@ -187,6 +192,10 @@ class Log:
 
 def _first(chunk: Chunk) -> int:
     return chunk.first
+
+
+def _before(chunk: Chunk) -> int:
+    return chunk.before
 
 
 def weigh(value: object) -> int:

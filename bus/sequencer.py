@@ -65,6 +65,8 @@ class Sequencer:
         self.recorder: Subscription | None = None
         """The subscription that writes to the archive."""
         self._routes: dict[type, Route] = {}
+        self._published: set[type[Event]] = set()
+        """Classes of which there ever was an event: on disk there may be some that memory has forgotten."""
         self._touched: dict[type, Route] = {}
         self._hungry: dict[Subscription, None] = {}
         self._patient: tuple[Subscription, ...] = ()
@@ -94,6 +96,8 @@ class Sequencer:
         position = head if since == "now" else oldest if since == "start" else min(since, head)
         subscription.handled = max(position, oldest)
         if since != "now":
+            wanted = (cls for cls in self._published if issubclass(cls, subscription.types))
+            subscription.cursor.wanted |= frozenset(wanted)
             subscription.offered = max(tail - position, 0) + self._build_history(subscription, position)
             subscription.cursor.goal = head
             self._hungry[subscription] = None
@@ -272,6 +276,7 @@ class Sequencer:
                 route = routes.get(cls)
                 if route is None:
                     route = routes[cls] = self._route(cls)
+                    self._published.add(cls)
                 if route.waiting:
                     if room == 0:
                         break

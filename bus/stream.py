@@ -6,12 +6,13 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar, cast
+from typing import Generic, Self, TypeVar, cast
 
 from ..schemas import Event, RunEnd
 from .bell import Bell
 from .closing import Closing
 from .errors import BusForked
+from .interrupts import Watch
 from .policy import Overflow
 from .portal import Portal
 from .serving import read_here
@@ -44,6 +45,7 @@ class Stream(Closing, Generic[E_co]):
         self._events: deque[Event] = deque()
         self._sleepers: list[asyncio.Future[None]] = []
         self._bell = Bell()
+        self._watch: Watch | None = None
         subscription.attach(_WeakReader(self))
 
     @property
@@ -58,7 +60,13 @@ class Stream(Closing, Generic[E_co]):
 
     def close(self) -> None:
         """Stop reading. Whoever waits for the next event is told that there is none."""
+        self._end_watch()
         self._subscription.cancel()
+
+    def watched(self, watch: Watch) -> Self:
+        """Have `watch` told when an interrupt ends the reading, which it watches from the first read to the last."""
+        self._watch = watch
+        return self
 
     # -- the reader's side -------------------------------------------------------------------------
 
@@ -69,12 +77,17 @@ class Stream(Closing, Generic[E_co]):
         loop = asyncio.get_running_loop()
         if self._portal is None or self._portal.loop is not loop:
             self._portal = self._portal_of(loop)  # before the look, or a wake-up in between is lost
+        if self._watch is not None and not self._watch.active:
+            self._watch.begin()
         while True:
             event = self._pop()
             if event is not None:
                 return cast(E_co, event)
             if self._at_end():
+                self._end_watch()
                 raise StopAsyncIteration
+            if self._watch is not None:
+                self._watch.begin()  # the task that waits now, with the handler that is in place now
             sleeper = loop.create_future()
             self._sleepers.append(sleeper)
             try:
@@ -93,9 +106,27 @@ class Stream(Closing, Generic[E_co]):
             if event is not None:
                 return cast(E_co, event)
             if self._at_end():
+                self._end_watch()
                 self._bell.ring()  # for another thread that waits, too
                 raise StopIteration
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._watch is None:
             self._bell.wait()
+            return
+        self._watch.begin(blocking=True)
+        try:
+            self._bell.wait()
+        except KeyboardInterrupt:
+            self._watch.interrupt()
+            raise
+        finally:
+            self._watch.blocking = False
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
 
     def _pop(self) -> Event | None:
         subscription = self._subscription
@@ -154,7 +185,7 @@ class Stream(Closing, Generic[E_co]):
 
     def __del__(self) -> None:
         # ``async for event in bus.stream(...): break`` leaves nobody to close it.
-        self._subscription.cancel()
+        self.close()
 
     def __repr__(self) -> str:
         return f"<Stream {self._subscription!r}>"

@@ -303,8 +303,8 @@ class Subscription:
 
     def rest(self) -> None:
         """Say that everything that was taken was dealt with."""
-        if self.open:
-            self.settle(min(self.cursor.position, self.cursor.log.head))  # it may not have begun
+        if self.open and self.begun:
+            self.settle(self.cursor.position)
 
     def _newest(self) -> list[tuple[int, Event | Entry]]:
         newest: dict[type, tuple[int, Event | Entry]] = {}

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar, cast
 
 from .errors import RunsUnavailable
+from .notebook import Recorded, Shown
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ ENTRY_POINTS = "lineside.runs"
 """Group of the entry points that make runs: that of the name ``tracked`` makes those of `Bus.run`."""
 
 
-class Tracked(ABC):
+class Tracked(Shown, Recorded, ABC):
     """A loop of your own as a run: its events are those of a `Trainer`, for every subscriber, journal and dashboard.
 
     ::

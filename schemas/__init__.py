@@ -28,6 +28,8 @@ from .families import (
 from .fields import Bytes, Count, FilePath, FrozenDict, Json, JsonObject, Milliseconds, Scalars, Seconds
 from .part import Part
 from .predict import PredictBatchEnd, PredictBatchStart, PredictEnd, PredictPostprocessEnd, PredictStart
+from .requests import RequestEnd, RequestEvent, RequestOutcome, RequestStart, Transport
+from .results import Boxes, Classes, Values
 from .run import ErrorInfo, Kind, Outcome, RunEnd, RunStart
 from .train import (
     BeforeZeroGrad,
@@ -55,8 +57,10 @@ __all__ = [
     "BatchEvent",
     "BatchStart",
     "BeforeZeroGrad",
+    "Boxes",
     "BusEvent",
     "Bytes",
+    "Classes",
     "Count",
     "DuplicateEvent",
     "ErrorInfo",
@@ -97,6 +101,10 @@ __all__ = [
     "PredictStart",
     "PretrainRoutineEnd",
     "PretrainRoutineStart",
+    "RequestEnd",
+    "RequestEvent",
+    "RequestOutcome",
+    "RequestStart",
     "RunEnd",
     "RunEvent",
     "RunStart",
@@ -111,6 +119,7 @@ __all__ = [
     "TrainEpochStart",
     "TrainEvent",
     "TrainStart",
+    "Transport",
     "UndecodableEvent",
     "UnencodableEvent",
     "UnknownEvent",
@@ -120,6 +129,7 @@ __all__ = [
     "ValEnd",
     "ValEvent",
     "ValStart",
+    "Values",
     "decode",
     "encode",
     "events",

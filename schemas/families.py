@@ -19,6 +19,10 @@ class TrainEvent(Event, family=True):
 class ValEvent(Event, family=True):
     """Validation, alone or within training."""
 
+    aside: bool = Field(
+        default=False, description="Whether somebody asked for it in between, with `run.evaluate`: not the run's own."
+    )
+
 
 class PredictEvent(Event, family=True):
     """Prediction."""

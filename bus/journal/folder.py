@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 
-from ...schemas import Event, UndecodableEvent, UnknownEvent, decode, find_events
+from ...schemas import Event, FitEpochEnd, UndecodableEvent, UnknownEvent, decode, find_events
 from ...schemas.event import find_wire_type
 from .archive import Archive
 from .claim import Claim, is_claimed
@@ -26,6 +26,12 @@ from .filesystem import network_filesystem
 from .pruning import UNREAD, Retention, choose, remove
 from .runs import Look, RunSummary, Trace, look, summarize
 from .tail import Gap, Tail
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+    from ..notebook.plot import RunFigure
 
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
@@ -167,6 +173,62 @@ class Journal:
                     continue
                 if begin is None or event.time >= begin:
                     yield event
+
+    @overload
+    def frame(
+        self,
+        *types: type[Event] | str,
+        run: str | None = None,
+        since: timedelta | None = None,
+        library: Literal["polars"],
+    ) -> pl.DataFrame: ...
+    @overload
+    def frame(
+        self,
+        *types: type[Event] | str,
+        run: str | None = None,
+        since: timedelta | None = None,
+        library: Literal["pandas"] | None = None,
+    ) -> pd.DataFrame: ...
+    def frame(
+        self,
+        *types: type[Event] | str,
+        run: str | None = None,
+        since: timedelta | None = None,
+        library: Literal["pandas", "polars"] | None = None,
+    ) -> pd.DataFrame | pl.DataFrame:
+        """Return what `events` yields as a data frame, a row each; without `types` the epochs (`FitEpochEnd`).
+
+        Raises:
+            FrameLibraryMissing: the library, or any of them, is not installed.
+            FrameLibraryUnknown: there are no frames of that library.
+            UnknownEventName: no event has that name.
+            JournalRefused: there is no such folder.
+        """
+        from ..notebook.frame import chosen, frame
+
+        library = chosen(library)
+        found = find_events(types) if types else (FitEpochEnd,)
+        return frame(self.events(*found, run=run, since=since), library, found)
+
+    def plot(self, *runs: str, curves: Sequence[str] = ()) -> RunFigure:
+        """Draw `runs` into the same axes: a matplotlib figure, which a notebook shows and ``savefig`` saves.
+
+        Args:
+            runs: Their ids. None: the newest.
+            curves: What to draw, as for the ``plot`` of a run.
+
+        Raises:
+            MatplotlibMissing: matplotlib is not installed.
+            NothingToPlot: no run has a curve of that name.
+            UnknownRun: there is none of that id.
+            JournalRefused: there is no such folder.
+        """
+        from ..notebook.curves import DRAWN, Story
+        from ..notebook.plot import draw
+
+        chosen = [self.run(run).run for run in runs] or [summary.run for summary in self.runs()[:1]]
+        return draw([Story(run, self.events(*DRAWN, run=run)) for run in chosen], curves)
 
     # -- runs ----------------------------------------------------------------------------------------
 

@@ -246,5 +246,6 @@ def _state(
 
 def _judged(lead: Trace) -> FitEpochEnd | ValEnd | None:
     """Return the newest event that has metrics; an epoch without validation has none."""
-    both = [event for event in (lead.get(FitEpochEnd), lead.get(ValEnd)) if event is not None and event.metrics]
+    found: tuple[FitEpochEnd | ValEnd | None, ...] = lead.get(FitEpochEnd), lead.get(ValEnd)
+    both = [event for event in found if event is not None and event.metrics and not getattr(event, "aside", False)]
     return max(both, key=lambda event: event.seq, default=None)

@@ -6,52 +6,32 @@ import os
 from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
 
 from ..bus import Bus
 from ..errors import BusError
 from ..journal import Journal
+from .base import App
 from .errors import ServiceRefused, status_of
 from .feed import Hub
 from .guard import LOOPBACK, Guard, failure
 from .limits import DEFAULT, Limits
 from .routes import routes
 from .source import Source
-from .stream import TRANSPORT
 from .token import checked
 
 STATIC = Path(__file__).parent / "static"
 
 
-class Service(FastAPI):
+class Service(App):
     """The app that `service` makes."""
 
     hub: Hub
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
-        # Before anything is wrapped around `send`: a client that does not read can only be let go of here.
-        scope.setdefault(TRANSPORT, getattr(getattr(send, "__self__", None), "transport", None))
-        await super().__call__(scope, receive, send)
-
-    def openapi(self) -> dict[str, Any]:
-        """Return what can be asked. FastAPI describes 422 everywhere, for what is a 400 here."""
-        if self.openapi_schema is None:
-            described = super().openapi()
-            for operations in described["paths"].values():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-            for unused in ("HTTPValidationError", "ValidationError"):
-                described["components"]["schemas"].pop(unused, None)
-        return cast("dict[str, Any]", self.openapi_schema)
 
 
 def service(
@@ -90,15 +70,8 @@ def service(
     app = Service(
         title="Lineside",
         summary="What training, validation, prediction and export runs say while they run.",
-        docs_url=None,
-        redoc_url=None,
         lifespan=lifespan,
-        exception_handlers={
-            BusError: _tell,
-            RequestValidationError: _tell_invalid,
-            HTTPException: _tell_http,
-            Exception: _tell_bug,
-        },
+        handlers={BusError: _tell},
     )
     app.hub = hub
     app.include_router(routes(Source(hub, source if isinstance(source, Bus) else None, steered=token is not None)))
@@ -116,24 +89,3 @@ def _journal(source: Bus | Journal | str | os.PathLike[str]) -> Journal:
 
 async def _tell(_: Request, error: Exception) -> Response:
     return failure(status_of(cast(BusError, error)), str(error))
-
-
-async def _tell_invalid(_: Request, error: Exception) -> Response:
-    problems = cast(RequestValidationError, error).errors()
-    told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)
-    return failure(400, f"{told}; /docs says what is expected")
-
-
-async def _tell_http(_: Request, error: Exception) -> Response:
-    error = cast(HTTPException, error)
-    what = {
-        404: "there is nothing here; /docs lists what there is",
-        405: "that cannot be done here; /docs says what can",
-    }
-    response = failure(error.status_code, what.get(error.status_code, str(error.detail)))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _tell_bug(_: Request, error: Exception) -> Response:
-    return failure(500, f"a bug of the service ({type(error).__name__}); its log has the details")

@@ -15,10 +15,11 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic_core import to_json
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .limits import Limits
+from .limits import ConnectionLimits
 from .manual import DOOR
 
 logger = logging.getLogger("lineside.service")
@@ -63,7 +64,7 @@ class Guard:
         limits: Of the bodies it takes.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str], limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str], limits: ConnectionLimits) -> None:
         self._app = app
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -168,13 +169,13 @@ class Guard:
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._limits.body:
-            raise Refused(self._too_long())
+            raise Refused(failure(413, self._too_long(), connection="close"))
 
-    def _too_long(self) -> Response:
-        return failure(413, f"the body is too long; at most {self._limits.body} bytes are taken", connection="close")
+    def _too_long(self) -> str:
+        return f"the body is too long; at most {self._limits.body} bytes are taken"
 
     def _limited(self, receive: Receive) -> Receive:
-        """Return `receive` for a body whose length nobody told."""
+        """Return `receive` for a body whose length nobody told; of one that is too long, the app answers the error."""
         left = self._limits.body
 
         async def limited() -> Message:
@@ -183,7 +184,7 @@ class Guard:
             if message["type"] == "http.request":
                 left -= len(message.get("body", b""))
                 if left < 0:
-                    return {"type": "http.disconnect"}
+                    raise HTTPException(413, self._too_long(), {"connection": "close"})
             return message
 
         return limited

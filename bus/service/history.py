@@ -332,7 +332,7 @@ class History:
             if self._stages.admit(attempt, self._step):
                 values = [(f"train/{part}", value) for part, value in event["losses"].items()]
                 self._stages.add(self._step, time, values)
-        elif name == wire_name(ValEnd) and self._stages.admit(attempt, self._step):
+        elif name == wire_name(ValEnd) and not event.get("aside") and self._stages.admit(attempt, self._step):
             values = [(f"val/{metric}", value) for metric, value in event["metrics"].items()]
             values += [(f"val_loss/{part}", value) for part, value in event["losses"].items()]
             values += [("fitness", event["fitness"])] if event["fitness"] is not None else []

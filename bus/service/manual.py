@@ -23,15 +23,16 @@ DOOR = (
 )
 
 
-def manual(openapi: Mapping[str, Any]) -> str:
-    """Return the page for the description of an app."""
+def manual(openapi: Mapping[str, Any], also: Mapping[str, str]) -> str:
+    """Return the page for the description of an app; `also` has the addresses of others, and what they are."""
     info = openapi["info"]
+    programs = {"openapi.json": "OpenAPI", **also}
+    links = ", ".join(f'<a href="{escape(address)}">{escape(what)}</a>' for address, what in programs.items())
     return "\n".join(
         [
             f"{HEAD}<title>{escape(info['title'])}: the routes</title></head><body>",
             f"<h1>{escape(info['title'])}</h1><p>{escape(info.get('summary', ''))}</p>",
-            '<p>The same for programs: <a href="openapi.json">OpenAPI</a>, <a href="asyncapi.json">AsyncAPI</a>, '
-            '<a href="schemas">the JSON Schemas of the events</a>.</p>',
+            f"<p>The same for programs: {links}.</p>",
             *(
                 line
                 for path, methods in openapi["paths"].items()

@@ -20,6 +20,7 @@ from ...schemas import UnknownEventName, documents, events, find_event, wire_nam
 from ..errors import BusError
 from ..journal.runs import RunSummary
 from ..journal.tail import Tail, Told
+from .base import problems
 from .errors import BadRequest, status_of
 from .feed import in_thread
 from .frames import Choice, Form, cloud, message, plain, sse
@@ -34,6 +35,8 @@ from .stream import EventStream, Stream, converse
 MOST = 5000
 """Events on a page."""
 NOW = "now"
+ALSO = {"asyncapi.json": "AsyncAPI", "schemas": "the JSON Schemas of the events"}
+"""What else describes the service, beside its manual."""
 
 RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of the run.")]
 Types = Annotated[
@@ -61,12 +64,6 @@ LastEventId = Annotated[
 Format = Annotated[
     Literal["plain", "cloudevents"], Query(description="`cloudevents`: each event as CloudEvents 1.0 JSON.")
 ]
-
-
-class Problem(BaseModel):
-    """Every answer that is not what was asked for."""
-
-    error: str = Field(description="What was wrong, and what to do.")
 
 
 class Runs(BaseModel):
@@ -132,9 +129,8 @@ STREAM: dict[int | str, dict[str, Any]] = {
 
 def routes(source: Source) -> APIRouter:
     """Return the routes that `source` answers."""
-    problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem, "description": what}
-        for status, what in {
+    described = problems(
+        {
             400: "A parameter makes no sense.",
             401: "The token is missing.",
             403: "Not allowed.",
@@ -145,9 +141,9 @@ def routes(source: Source) -> APIRouter:
             421: "The host is none of this service's.",
             431: "The head of the request is too long.",
             503: "The journal cannot be read.",
-        }.items()
-    }
-    router = APIRouter(responses=problems)
+        }
+    )
+    router = APIRouter(responses=described)
 
     @router.get("/runs", response_model=Runs)
     def runs() -> Response:
@@ -337,7 +333,7 @@ def routes(source: Source) -> APIRouter:
 
     @router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> Response:
-        return HTMLResponse(manual(request.app.openapi()))
+        return HTMLResponse(manual(request.app.openapi(), ALSO))
 
     return router
 

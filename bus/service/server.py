@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import uvicorn
 from starlette.responses import Response
@@ -13,13 +13,43 @@ from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from .app import Service
 from .guard import failure
+from .limits import ConnectionLimits
 from .stream import TRANSPORT
 
 SEND_BUFFER = 128 << 10
 """Bytes that the system keeps for a connection whose client does not read."""
 EXIT_SECONDS = 1
+
+
+class Host(Protocol):
+    """Who has the clients of a service."""
+
+    @property
+    def limits(self) -> ConnectionLimits:
+        """How much each of them gets."""
+        ...
+
+    def close(self) -> None:
+        """Begin to say goodbye to all; cut those that do not take it in time."""
+        ...
+
+    async def emptied(self) -> None:
+        """Wait until all are gone."""
+        ...
+
+
+class Served(Protocol):
+    """An app that the server can serve."""
+
+    @property
+    def hub(self) -> Host:
+        """Who has its clients."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        ...
 
 
 class Requests(HttpToolsProtocol):
@@ -37,7 +67,7 @@ class Requests(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the client some time for its first request."""
         super().connection_made(transport)
-        self._limits = cast(Service, self.config.app).hub.limits
+        self._limits = cast(Served, self.config.app).hub.limits
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -176,7 +206,10 @@ class Server(uvicorn.Server):
         port: Port to listen at; 0: any.
     """
 
-    def __init__(self, app: Service, host: str = "127.0.0.1", port: int = 8642) -> None:
+    talk: ClassVar[type[asyncio.Protocol]] = Talk
+    """How it speaks over WebSockets."""
+
+    def __init__(self, app: Served, host: str = "127.0.0.1", port: int = 8642) -> None:
         config = uvicorn.Config(
             app,
             host=host,
@@ -186,13 +219,17 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             http=Requests,
-            ws=Talk,
-            ws_max_size=app.hub.limits.body,
+            ws=self.talk,
+            ws_max_size=self.longest_message(app),
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=EXIT_SECONDS,
         )
         super().__init__(config)
         self._app = app
+
+    def longest_message(self, app: Served) -> int:
+        """Return how many bytes a message over a WebSocket may have."""
+        return app.hub.limits.body
 
     def bind(self) -> socket.socket:
         """Return the socket to listen with: `serve` and `run` take it. It may be asked for its port.

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -46,10 +47,10 @@ class Stream:
         async with aclosing(self._batches()) as batches, anyio.create_task_group() as group:
 
             def cut() -> None:
-                if not _abort(scope):  # else it is told like any other end
+                if not abort(scope):  # else it is told like any other end
                     group.cancel_scope.cancel()
 
-            group.start_soon(_until_gone, receive, group.cancel_scope)
+            group.start_soon(until_gone, receive, group.cancel_scope)
             with self._hub.opened(cut):
                 try:
                     async for batch in batches:
@@ -107,16 +108,18 @@ async def converse(stream: Stream, socket: WebSocket) -> None:
 MESSAGES = Form(message, joined=False)
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+async def until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    """Cancel `scope` once the client is gone; whatever else it says is not listened to."""
     heard: Message = {"type": ""}
-    while heard["type"] not in ("http.disconnect", "websocket.disconnect"):
-        heard = await receive()
+    with suppress(HTTPException):  # the guard: it says too much
+        while heard["type"] not in ("http.disconnect", "websocket.disconnect"):
+            heard = await receive()
     scope.cancel()
 
 
-def _abort(scope: Scope) -> bool:
+def abort(scope: Scope) -> bool:
     """Cut the connection, with what waits to be sent; return whether the server is one that lets us."""
-    abort = getattr(scope.get(TRANSPORT), "abort", None)
-    if abort is not None:
-        abort()
-    return abort is not None
+    cut = getattr(scope.get(TRANSPORT), "abort", None)
+    if cut is not None:
+        cut()
+    return cut is not None

@@ -56,9 +56,10 @@ class PlainDisplay:
             case FitEpochEnd():
                 yield _epoch(event)
             case ValEnd():
-                if event.run not in self._training:
+                if event.aside or event.run not in self._training:
+                    label = "aside" if event.aside else "val"
                     yield _line(
-                        "val", text.scalars(event.metrics), text.scalars(event.losses), wording.evaluated(event)
+                        label, text.scalars(event.metrics), text.scalars(event.losses), wording.evaluated(event)
                     )
             case PredictBatchEnd():
                 for name, result in zip(event.inputs, event.results, strict=False):

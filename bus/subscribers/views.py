@@ -70,6 +70,8 @@ class TrainView:
                 self._epochs = bar("epochs", event.epoch, event.epochs)
             case TrainBatchEnd():
                 self._advance(event)
+            case ValEnd(aside=True):
+                yield labelled("aside", text.scalars({**event.metrics, **event.losses}))
             case ValBatchEnd():
                 self._batches = bar("validate", event.batch + 1, event.batches, text.scalars(event.losses))
             case TrainEpochEnd():

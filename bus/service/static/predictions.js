@@ -1,32 +1,38 @@
 /** What was predicted, input by input, and pictures that any event carries. */
 
 import { h, painter, panel, say } from "./dom.js";
-import { count, number } from "./format.js";
-import { isPicture, picture } from "./pictures.js";
+import { Enlarged } from "./enlarged.js";
+import { count } from "./format.js";
+import { isPicture } from "./pictures.js";
+import { card, hasPhoto, pictures } from "./results.js";
 import { BATCH_TYPES } from "./wording.js";
 
 /** @typedef {import("./api.js").LineEvent} LineEvent */
-/** @typedef {{name: string, result: unknown}} Item */
+/** @typedef {import("./results.js").Item} Item */
 
 const SHOWN = 36;
 const plain = new Set([...BATCH_TYPES, "TrainEpochEnd", "FitEpochEnd"]); // types of ours that hold no pictures and come often
 
 export class Predictions {
   constructor() {
-    /** @type {Item[]} newest first */
-    this.items = [];
+    /** @type {Item[]} not painted yet, the oldest first */
+    this.fresh = [];
+    /** @type {{item: Item, element: HTMLElement}[]} the newest first; each is made once and stays as it is */
+    this.cards = [];
     this.total = 0;
     const { element, body, note } = panel("Predictions", "predictions");
     this.element = element;
     this.element.hidden = true;
     this.note = note;
-    this.list = h("ul", { class: "results" });
-    body.append(this.list);
+    this.list = h("ul", { class: "results", role: "list", "aria-labelledby": "title-predictions" });
+    this.enlarged = new Enlarged((item, by) => this.beside(item, by), (item) => this.focus(item));
+    body.append(this.list, this.enlarged.element);
     this.painter = painter(() => this.paint(), 300);
   }
 
   close() {
     this.painter.stop();
+    this.enlarged.close();
   }
 
   /** @param {LineEvent[]} events */
@@ -35,15 +41,39 @@ export class Predictions {
       const items = itemsOf(event);
       if (!items.length) continue;
       this.total += items.length;
-      this.items = [...items.reverse(), ...this.items].slice(0, SHOWN);
+      this.fresh = [...this.fresh, ...items].slice(-SHOWN);
       this.painter.ask();
     }
   }
 
   paint() {
-    this.element.hidden = this.items.length === 0;
-    say(this.note, this.total > this.items.length ? `${this.items.length} of ${count(this.total)} that came` : "");
-    this.list.replaceChildren(...this.items.map(card));
+    for (const item of this.fresh) {
+      const element = card(item, () => this.enlarged.open(item));
+      this.cards.unshift({ item, element });
+      this.list.prepend(element);
+      if (hasPhoto(item)) this.element.classList.add("gallery");
+    }
+    this.fresh = [];
+    for (const { element } of this.cards.splice(SHOWN)) element.remove();
+    this.element.hidden = this.cards.length === 0;
+    say(this.note, this.total > this.cards.length ? `${this.cards.length} of ${count(this.total)} that came` : "");
+  }
+
+  /**
+   * The picture before or after that of `item`, as they stand on the page.
+   * @param {Item} item
+   * @param {-1 | 1} by
+   * @returns {Item | undefined}
+   */
+  beside(item, by) {
+    const items = this.cards.map((one) => one.item).filter((one) => one === item || pictures(one).length > 0);
+    const at = items.indexOf(item);
+    return at < 0 ? undefined : items[at + by];
+  }
+
+  /** @param {Item} item */
+  focus(item) {
+    this.cards.find((one) => one.item === item)?.element.querySelector("button")?.focus();
   }
 }
 
@@ -68,24 +98,4 @@ function itemsOf(event) {
     }
   }
   return found;
-}
-
-/** @param {Item} item */
-function card({ name, result }) {
-  /** @type {[string, unknown][]} */
-  const fields = result && typeof result === "object" && !Array.isArray(result) ? Object.entries(result) : [["", result]];
-  const shown = fields.filter(([, value]) => isPicture(value)).map(([, value]) => picture(value, name));
-  const said = fields.filter(([, value]) => !isPicture(value)).map(([field, value]) => line(field, value));
-  return h("li", {}, ...shown, h("div", { class: "words" }, h("span", { class: "input", title: name }, name), ...said));
-}
-
-/**
- * @param {string} field
- * @param {unknown} value
- */
-function line(field, value) {
-  const text = typeof value === "number" ? number(value) : typeof value === "string" ? value : JSON.stringify(value);
-  const element = h("span", { class: "field", title: field }, field && h("i", {}, field), h("b", {}, String(text).slice(0, 80)));
-  if (typeof value === "number" && /confidence|score|prob/i.test(field)) element.style.setProperty("--part", String(Math.min(Math.max(value, 0), 1)));
-  return element;
 }

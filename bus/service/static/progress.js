@@ -30,7 +30,7 @@ export class Progress {
 
   /** @param {LineEvent[]} events */
   take(events) {
-    for (const event of events) if (!event.rank) this.one(event);
+    for (const event of events) if (!event.rank && !event.aside) this.one(event);
   }
 
   /** @param {LineEvent} event */

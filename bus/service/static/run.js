@@ -286,7 +286,7 @@ function newestOf(events) {
 function advanced(summary, events) {
   const changed = { ...summary, updated: events[events.length - 1]?.time ?? summary.updated };
   for (const event of events) {
-    if (event.rank) continue;
+    if (event.rank || event.aside) continue;
     if (event.type === "FitEpochEnd" || event.type === "ValEnd") Object.assign(changed, { metrics: event.metrics, fitness: event.fitness });
     else if (event.type === "RunEnd") {
       const { outcome, reason, error, duration, time } = event;

@@ -127,6 +127,7 @@ export class RunSeries {
         this.addAll("train/", time, event.losses);
         break;
       case "ValEnd":
+        if (event.aside) break; // somebody asked for it in between
         this.addAll("val/", time, event.metrics);
         this.addAll("val_loss/", time, event.losses);
         if (event.fitness !== null) this.add("fitness", time, event.fitness);

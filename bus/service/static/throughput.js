@@ -49,7 +49,7 @@ export class Throughput {
         if (!isLive) this.loss = event.losses.loss ?? Object.values(event.losses)[0] ?? this.loss;
       } else if (event.type === "FitEpochEnd") {
         this.fit = event;
-      } else if (event.type === "PredictEnd" || (event.type === "ValEnd" && !this.stepSeconds)) {
+      } else if (event.type === "PredictEnd" || (event.type === "ValEnd" && !event.aside && !this.stepSeconds)) {
         this.speed = (event.inputs ?? event.samples) / event.duration;
         this.of = `${count(event.inputs ?? event.samples)} in ${duration(event.duration)}`;
       }

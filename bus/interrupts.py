@@ -1,0 +1,153 @@
+"""Interrupts: what the user means who presses Ctrl-C, or a notebook's stop button, while waiting for a run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Self
+
+REASON = "interrupted"
+"""Why a run was stopped that was waited for when the interrupt came."""
+
+TURNS = 64
+"""Turns of an event loop after which its answer to an interrupt, the cancellation of a task, has come, if it comes."""
+
+
+class Watch:
+    """Calls `stop` with a reason when an interrupt (SIGINT) ends what the caller does from `begin` to `end`.
+
+    As a context manager it is that for the length of the block. It adds to what an interrupt does and takes nothing
+    away: the handler that is in place is called all the same. Whether an interrupt means the caller is seen by its
+    consequence: the thread is interrupted in the caller's code, or its task is cancelled. The cancellation of a task
+    for another reason, such as a timeout, is no interrupt. Only in the main thread does it do anything, for signals
+    come nowhere else.
+
+    Args:
+        stop: Is called in the main thread, perhaps several times, and must not block.
+        blocking: Whether the caller stops its thread meanwhile. An interrupt then raises KeyboardInterrupt there, also
+            where the event loop would only have cancelled the task, which could not notice.
+    """
+
+    __slots__ = ("_capture", "_stop", "blocking", "task")
+
+    def __init__(self, stop: Callable[[str], object], *, blocking: bool = False) -> None:
+        self.blocking = blocking
+        self.task: asyncio.Task[object] | None = None
+        """The task that waits; None for plain code."""
+        self._stop = stop
+        self._capture: _Capture | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self._capture is not None
+
+    def begin(self, *, blocking: bool | None = None) -> None:
+        """Watch from here on; again, for the task that calls now and the handler that is in place now."""
+        if blocking is not None:
+            self.blocking = blocking
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.task = _current_task()
+        capture = _captured()
+        if self._capture is not capture:
+            self.end()
+        self._capture = capture
+        if capture is not None:
+            capture.watches.add(self)
+
+    def end(self) -> None:
+        """Watch no longer. From any thread; ending twice is fine."""
+        capture, self._capture = self._capture, None
+        if capture is not None:
+            capture.leave(self)
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        if isinstance(error, KeyboardInterrupt):  # also where the handler of somebody else has raised it
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        """The interrupt meant the caller."""
+        self._stop(REASON)
+
+    def look(self, before: int, turns: int = TURNS) -> None:
+        """See whether the task was cancelled since it had been `before` times, now and in the loop's next turns."""
+        task = self.task
+        if not self.active or task is None:
+            return
+        if task.cancelling() > before:
+            self.interrupt()
+        elif turns:
+            with suppress(RuntimeError):  # the loop is closed: nothing is cancelled any more
+                task.get_loop().call_soon_threadsafe(self.look, before, turns - 1)
+
+
+class _Capture:
+    """A handler of SIGINT in front of the one that was in place, for as long as anybody watches."""
+
+    def __init__(self, previous: Callable[[int, FrameType | None], object]) -> None:
+        self.watches: set[Watch] = set()
+        self._previous = previous
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Tell whom it means, then do what would have been done."""
+        running = _current_task()
+        watches = list(self.watches)
+        for watch in watches:
+            if watch.blocking or watch.task is running:
+                watch.interrupt()
+        before = [(watch, 0 if watch.task is None else watch.task.cancelling()) for watch in watches]
+        try:
+            self._previous(number, frame)
+        except BaseException:
+            if running is None:  # it comes out of the event loop itself, which ends with all that waits there
+                for watch in watches:
+                    watch.interrupt()
+            raise
+        for watch, cancelled in before:
+            watch.look(cancelled)
+        if any(watch.blocking for watch in watches):
+            raise KeyboardInterrupt
+
+    def leave(self, watch: Watch) -> None:
+        """`watch` is over. With the last one the handler that was there before comes back, if it was not replaced."""
+        self.watches.discard(watch)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if not self.watches and in_main_thread and _owner(signal.getsignal(signal.SIGINT)) is self:
+            signal.signal(signal.SIGINT, self._previous)
+
+
+def _captured() -> _Capture | None:
+    """Return the capture whose handler is in place, putting one there; None where there is no handler to add to."""
+    handler = signal.getsignal(signal.SIGINT)
+    owner = _owner(handler)
+    if owner is not None:
+        return owner
+    if not callable(handler):  # interrupts are ignored, or nobody can survive them
+        return None
+    capture = _Capture(handler)
+    signal.signal(signal.SIGINT, capture.handle)
+    return capture
+
+
+def _owner(handler: object) -> _Capture | None:
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, _Capture) else None
+
+
+def _current_task() -> asyncio.Task[object] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        return None
