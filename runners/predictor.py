@@ -9,9 +9,9 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import PurePath
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
-import torch
 from torch import Tensor, nn
 
 from ..bus import Bus
@@ -27,17 +27,19 @@ from ..schemas import (
 from ..schemas.run import Kind
 from .control import running_loop
 from .errors import InvalidArgument, WouldDeadlock
-from .feed import to_device
 from .hooks import why_not_callable
-from .inference import check_model, evaluating, precision, resolve_device
-from .predict.batches import PredictBatch, check_results, describe, forward, rows, stack
+from .inference import check_model, evaluating, resolve_device
+from .predict.batches import PredictBatch, rows, stack
 from .predict.config import PredictConfig, PredictResult
 from .predict.data import ResultsData
 from .predict.errors import NoBatch
-from .predict.inputs import AsyncInputs, Inputs, SyncInputs, check_source, check_synchronous
+from .predict.inputs import AsyncInputs, Inputs, PromptInputs, SyncInputs
+from .predict.schedule import Ahead, InOrder, Schedule
 from .predict.session import PredictControl, Prediction, StreamedPrediction
+from .predict.sources import check_source, check_synchronous
 from .predict.stream import CLOSE_TIMEOUT, PredictStream
-from .predict.tally import Tally, Watch
+from .predict.tally import Tally
+from .predict.work import Steps, Work
 from .run import Run
 from .runner import Ending, Runner
 
@@ -58,8 +60,13 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     ``stream(source)`` is an iterator and an async iterator over the results, ``run(source)`` returns them all, and
     ``start(source)`` does that in a thread. A source is any iterable of inputs: a list, a generator, a tensor or
     array whose first dimension is the batch, a `DataLoader` (the rows of its batches, of the first element where
-    they are tuples; those of mappings are mappings); for ``start`` and ``async for`` also an async iterable, which is
-    read on the caller's event loop.
+    they are tuples; those of mappings are mappings), or the path of a folder of pictures or of one picture, which are
+    read as arrays of shape (height, width, 3), uint8, RGB; for ``start`` and ``async for`` also an async iterable,
+    which is read on the caller's event loop.
+
+    With ``overlap``, the next batches are read and preprocessed in a second thread and computed in a third, while the
+    run's own makes results of the last: `preprocess` and `postprocess` must be fit to be called at the same time, each
+    of them by one thread. Stages, hooks and results keep their order. A batch is begun only when it is wanted.
 
     During a batch `batch` and `results` can be read by hooks and callbacks. What a callback at
     ``on_predict_batch_end`` puts into `results` is what the reader gets; the event has the results before that.
@@ -139,7 +146,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             raise NoBatch
         return self._batch
 
-    def stream(self, source: Iterable[Any] | AsyncIterable[Any]) -> PredictStream[R]:
+    def stream(self, source: Iterable[Any] | AsyncIterable[Any] | PurePath) -> PredictStream[R]:
         """Return the results as an iterator and async iterator. Nothing happens before the first is asked for.
 
         Raises:
@@ -153,7 +160,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             before_blocking=partial(self._refuse_to_hold_up_loop, prediction),
         )
 
-    def run(self, source: Iterable[Any], *, collect: bool = True) -> PredictResult[R]:
+    def run(self, source: Iterable[Any] | PurePath, *, collect: bool = True) -> PredictResult[R]:
         """Predict in the calling thread and return all results.
 
         Without `collect` only the events have them, and the source may be endless.
@@ -169,7 +176,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self._wait_for_abandoned()
         return self._run(partial(self._begin_prediction, prediction))
 
-    def start(self, source: Iterable[Any] | AsyncIterable[Any]) -> Run[PredictResult[R]]:
+    def start(self, source: Iterable[Any] | AsyncIterable[Any] | PurePath) -> Run[PredictResult[R]]:
         """Predict in a worker thread and return its handle at once; the result has all results.
 
         Async hooks run on the loop of the caller, if any.
@@ -184,46 +191,47 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     # ---- what happens in a run
 
     def _open(self) -> Inputs:
-        source = self._prediction.source
+        source, max_wait = self._prediction.source, self.config.max_wait
         if isinstance(source, AsyncIterable):
-            return AsyncInputs(source, self._loop or self.bus.loop)
-        return SyncInputs(source)
+            return AsyncInputs(source, self._loop or self.bus.loop, max_wait)
+        return SyncInputs(source) if max_wait is None else PromptInputs(source, max_wait)
 
     def _facts(self) -> Mapping[str, object]:
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
 
     def _body(self) -> PredictResult[R]:
         self.model.to(self.device)
-        with closing(self._open()) as inputs, evaluating(self.model):
-            batches = None if inputs.total is None else math.ceil(inputs.total / self.config.batch_size)
-            self.reach(PredictStart, source=inputs.name, batch_size=self.config.batch_size, batches=batches)
+        inputs, size = self._open(), self.config.batch_size
+        batches = None if inputs.total is None else math.ceil(inputs.total / size)
+        with closing(self._schedule(inputs, batches)) as schedule, evaluating(self.model):
+            self.reach(PredictStart, source=inputs.name, batch_size=size, batches=batches)
             tally = Tally()
-            exhausted = self._predict_all(inputs, batches, tally)
+            while (work := schedule.next()) is not None:
+                self._batch = work.batch
+                self._predict(work, batches, tally)
         self.reach(
             PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
         )
-        return self._result(tally, exhausted)
+        return self._result(tally, schedule.exhausted)
 
-    def _predict_all(self, inputs: Inputs, batches: int | None, tally: Tally) -> bool:
-        """Predict for as long as somebody wants results; return whether the source came to its end."""
-        demand = self._prediction.demand
-        while demand.wait() and not self._interrupted():
-            taken = inputs.take(self.config.batch_size, demand)
-            if demand.over:
-                return False
-            if not taken:
-                return True
-            self._batch = describe(taken, tally.inputs, inputs.total, self._prediction.source)
-            self._predict(self._batch, batches, tally)
-        return False
+    def _schedule(self, inputs: Inputs, batches: int | None) -> Schedule[R]:
+        demand, config = self._prediction.demand, self.config
+        steps: Steps[R] = Steps(self.model, self.device, config.amp, self._preprocess, self._postprocess)
+        one_by_one = not config.overlap or demand.prefetch == 0 or batches in (0, 1) or self._in_step()
+        if one_by_one:
+            return InOrder(inputs, config.batch_size, steps, demand, self._interrupted)
+        return Ahead(inputs, config.batch_size, steps, demand, self._interrupted, self._in_step, self._awaited.caller)
 
-    def _predict(self, batch: PredictBatch, batches: int | None, tally: Tally) -> None:
-        names, size = tuple(batch.names), len(batch.names)
+    def _in_step(self) -> bool:
+        """Return whether somebody is to see a batch before it is computed, and might change what computes it."""
+        return bool(self._hooks.of(PredictBatchStart))
+
+    def _predict(self, work: Work[R], batches: int | None, tally: Tally) -> None:
+        watch, names, size = work.watch, tuple(work.batch.names), len(work.batch.names)
         described: dict[str, object] = {"epoch": 0, "batch": tally.batches, "batches": batches, "batch_size": size}
         self.results = []
         self.reach(PredictBatchStart, **described, inputs=names)
-        watch = Watch(size)
-        self.results = self._compute(batch, watch)
+        self.results = work.results()
         speed = watch.speed()
         self.reach(PredictPostprocessEnd, **described, results=size, speed=speed)
         results = self.results = list(self.results)
@@ -231,14 +239,6 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self.reach(PredictBatchEnd, **described, inputs=names, results=data, speed=speed)
         self._prediction.deliver(list(self.results))
         tally.count(watch)
-
-    def _compute(self, batch: PredictBatch, watch: Watch) -> list[R]:
-        with watch.part("preprocess"):
-            prepared = to_device(self._preprocess(list(batch.images)), self.device)
-        with watch.part("inference"), torch.inference_mode(), precision(self.device, self.config.amp):
-            outputs = forward(self.model, prepared)
-        with watch.part("postprocess"):
-            return check_results(self._postprocess(outputs, batch), batch)
 
     def _result(self, tally: Tally, exhausted: bool) -> PredictResult[R]:
         prediction = self._prediction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple, cast
 
@@ -27,14 +28,25 @@ class PredictBatch(NamedTuple):
     """A line about each input, e.g. ``input 3 of 10``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An input of a source that knows its name."""
+
+    name: str
+    value: object
+
+
 def describe(inputs: list[object], first: int, total: int | None, source: object) -> PredictBatch:
     """Return the batch of `inputs`, the first of which is at position `first` of `total`."""
     names = [_name(value, first + i) for i, value in enumerate(inputs)]
+    values = [value.value if isinstance(value, Named) else value for value in inputs]
     of = "" if total is None else f" of {total}"
-    return PredictBatch(names, inputs, source, [f"input {first + i + 1}{of}" for i in range(len(inputs))])
+    return PredictBatch(names, values, source, [f"input {first + i + 1}{of}" for i in range(len(inputs))])
 
 
 def _name(value: object, position: int) -> str:
+    if isinstance(value, Named):
+        return value.name
     path = value if isinstance(value, (str, PurePath)) else getattr(value, "filename", None)
     return str(path) if path and isinstance(path, (str, PurePath)) else str(position)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import queue
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -24,12 +25,16 @@ class Demand:
     """
 
     def __init__(self, prefetch: float) -> None:
+        self.prefetch = prefetch
+        """Batches that are wanted before they are asked for."""
         self._credit = prefetch
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.over = False
         """Whether nobody wants anything any longer."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop that the inputs come from, if any: when it is closed, there is nothing to want."""
+        self.on_end: Callable[[], object] = _nothing
+        """Called at the end, from wherever it comes: whoever waits elsewhere for what is wanted is woken by it."""
 
     @classmethod
     def unlimited(cls) -> Demand:
@@ -44,6 +49,7 @@ class Demand:
         """Say that nothing is wanted any longer, and wake whoever waits."""
         self.over = True
         self._signals.put(0)
+        self.on_end()
 
     def wait(self) -> bool:
         """Wait until a batch is wanted and count it; False: nothing is wanted any longer."""
@@ -52,27 +58,34 @@ class Demand:
         self._credit -= 1
         return not self.over
 
-    def wait_for(self, other: Future[Any]) -> bool:
-        """Wait until `other` is done; False: nothing is wanted any longer."""
+    def wait_for(self, other: Future[Any], seconds: float | None = None) -> bool:
+        """Wait until `other` is done, or at most `seconds`; False: nothing is wanted any longer."""
 
         def wake(_: object) -> None:
             self._signals.put(0)
 
         other.add_done_callback(wake)
+        end = None if seconds is None else time.monotonic() + seconds
         while not self.over and not other.done():
-            self._receive()
+            if end is None:
+                self._receive()
+            elif not self._receive_within(max(0.0, end - time.monotonic())):
+                break
         return not self.over
 
     def _receive(self) -> None:
         """Wait for the next signal and count the credit that it brings."""
         if not wait_while_open(self.loop, self._receive_within):
-            self.over = True
+            self.end()
 
     def _receive_within(self, seconds: float | None) -> bool:
         with suppress(queue.Empty):
             self._credit += self._signals.get(timeout=seconds)
             return True
         return False
+
+
+def _nothing() -> None: ...
 
 
 class End:

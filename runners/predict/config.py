@@ -22,6 +22,18 @@ class PredictConfig(RunnerConfig, frozen=True):
         ge=0,
         description="Batches a stream may be ahead of the one its reader is at; 0: each is computed when asked for.",
     )
+    overlap: bool = Field(
+        default=True,
+        description="Read, preprocess and compute the next batches while results are made of the last. With "
+        "`prefetch=0`, or a hook for `PredictBatchStart`, everything is done in order.",
+    )
+    max_wait: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds that a batch waits for more after its first input; 0: it takes what is there. Default: "
+        "until it is full, or the source at its end.",
+    )
     amp: Literal["off", "bf16", "fp16"] = Field(default="off", description="Precision of the forward pass.")
     publish_results: bool = Field(default=True, description="Put the results, as data, into `PredictBatchEnd`.")
 

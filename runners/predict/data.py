@@ -17,6 +17,7 @@ from pydantic_core import PydanticSerializationError
 from torch import Tensor
 
 from ...bus.log import weigh
+from ...schemas.results import Boxes, Classes, Values
 
 MAX_VALUES = 1000
 """Largest number of values of a tensor or array that is written out; a larger one is described instead."""
@@ -50,6 +51,20 @@ class ResultsData:
         return weigh(self._copies)
 
 
+class _Result:
+    """A result that nobody can change, to become an object: it need not be copied."""
+
+    def __init__(self, result: Boxes | Classes | Values) -> None:
+        self._result = result
+
+    @property
+    def nbytes(self) -> int:
+        return 200 + 400 * len(self._result.values if isinstance(self._result, Values) else self._result.scores)
+
+    def listed(self) -> object:
+        return self._result.model_dump(mode="json")
+
+
 class _Numbers:
     """A copy of an array, to become a list."""
 
@@ -63,7 +78,7 @@ class _Numbers:
 
 def _listed(value: object) -> object:
     """Return a copy with its arrays as lists."""
-    if isinstance(value, _Numbers):
+    if isinstance(value, (_Numbers, _Result)):
         return value.listed()
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in cast("dict[str, object]", value).items()}
@@ -84,7 +99,9 @@ class _Array(Protocol):
 
 
 def _copy(value: object, depth: int) -> object:
-    """Return `value` as JSON data and `_Numbers`."""
+    """Return `value` as JSON data, `_Numbers` and `_Result`."""
+    if type(value) in (Boxes, Classes, Values):  # of what is derived from them, fields may change
+        return _Result(cast("Boxes | Classes | Values", value))
     if isinstance(value, Enum):
         return _copy(value.value, depth)
     if value is None or isinstance(value, (bool, str)):

@@ -5,6 +5,9 @@
     RunnerError
     └── PredictError
         ├── SourceUnusable  (also TypeError)     what was given cannot be predicted on
+        ├── NoPictures      (also FileNotFoundError)  a folder without pictures
+        ├── PictureUnreadable (also OSError)     a picture that is damaged or none
+        ├── PillowMissing   (also ImportError)   what reads pictures is not installed
         ├── InputUnusable   (also TypeError)     an input that the default preprocessing cannot stack
         ├── OutputUnusable  (also TypeError)     outputs that the default postprocessing cannot split
         ├── ResultMismatch  (also ValueError)    not one result for each input
@@ -13,6 +16,9 @@
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 from ..errors import RunnerError
 
@@ -26,6 +32,35 @@ class SourceUnusable(PredictError, TypeError):
 
     def __init__(self, source: object, instead: str) -> None:
         super().__init__(f"cannot predict on {type(source).__qualname__}: {instead}")
+
+
+class NoPictures(PredictError, FileNotFoundError):
+    """The folder has no pictures in it."""
+
+    def __init__(self, folder: Path, suffixes: Iterable[str]) -> None:
+        super().__init__(
+            f"{folder} has no pictures in it, nor in its subfolders; expected files whose names end in "
+            f"{', '.join(suffixes)}: give another folder, or an iterable of what you read yourself"
+        )
+
+
+class PictureUnreadable(PredictError, OSError):
+    """A picture of the source is damaged, is none, or cannot be read."""
+
+    def __init__(self, file: Path, error: Exception) -> None:
+        super().__init__(
+            f"{file} cannot be read as a picture: {error}; expected what Pillow reads: mend or remove the file, or "
+            f"give an iterable of what you read yourself"
+        )
+
+
+class PillowMissing(PredictError, ImportError):
+    """Pictures cannot be read, because Pillow is not installed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"predicting on the pictures at {path} needs Pillow: pip install 'lineside[images]'", name="PIL"
+        )
 
 
 class InputUnusable(PredictError, TypeError):
@@ -58,11 +93,13 @@ class StreamBusy(PredictError, RuntimeError):
 
 
 class OutputUnusable(PredictError, TypeError):
-    """The default postprocessing, which takes the rows of a tensor, does not fit the model's output."""
+    """The postprocessing, by default that which takes the rows of a tensor, does not fit the model's output."""
 
-    def __init__(self, outputs: object) -> None:
+    def __init__(self, outputs: object, expected: str = "a tensor of shape (batch, ...)") -> None:
+        shape = getattr(outputs, "shape", None)
+        of = "" if shape is None else f" of shape {tuple(shape)}"
         super().__init__(
-            f"the model returned {type(outputs).__qualname__}, not a tensor of shape (batch, ...); "
+            f"the model returned {type(outputs).__qualname__}{of}, not {expected}; "
             f"pass postprocess=..., a function of (outputs, batch) that returns one result for each input"
         )
 

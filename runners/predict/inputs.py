@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import queue
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TypeGuard, cast
 
-from torch.utils.data import DataLoader
-
-from ..feed import iterate, length
 from .channel import Demand
-from .errors import SourceUnusable
+from .pictures import Pictures
+from .sources import inputs_of, total_of
+from .threads import Helper
 
 
 class Inputs(ABC):
-    """A source that is being read. All methods are called by the predictor's thread."""
+    """A source that is being read. All methods are called by one thread."""
 
     total: int | None
     """Inputs to come, as far as the source knows."""
     name: str
     """What it is, in a word or two."""
+
+    given: object
+    """The source as it was given."""
 
     @abstractmethod
     def take(self, size: int, demand: Demand) -> list[object]:
@@ -38,11 +41,12 @@ class Inputs(ABC):
 
 
 class SyncInputs(Inputs):
-    """Reads an iterable in the predictor's thread."""
+    """Reads an iterable in the thread that calls."""
 
     def __init__(self, source: Iterable[object]) -> None:
-        self.total = _total(source)
-        self.name = type(source).__qualname__
+        self.total = total_of(source)
+        self.name = str(source.path) if isinstance(source, Pictures) else type(source).__qualname__
+        self.given = source.path if isinstance(source, Pictures) else source
         self._source: Iterable[object] = source
         self._iterator: Iterator[object] | None = None
         self._error: Exception | None = None
@@ -60,13 +64,16 @@ class SyncInputs(Inputs):
         return inputs
 
     def _gather(self, inputs: list[object], size: int, demand: Demand) -> None:
-        if self._iterator is None:
-            self._iterator = _inputs(self._source)
         while len(inputs) < size and not demand.over:
             try:
-                inputs.append(next(self._iterator))
+                inputs.append(self._next())
             except StopIteration:
                 return
+
+    def _next(self) -> object:
+        if self._iterator is None:
+            self._iterator = inputs_of(self._source)
+        return next(self._iterator)
 
     def close(self) -> None:
         """Close a generator; see `Inputs.close`."""
@@ -75,26 +82,99 @@ class SyncInputs(Inputs):
                 iterator.close()
 
 
+class PromptInputs(SyncInputs):
+    """Reads an iterable in a thread of its own, so that a batch can go without what is being read.
+
+    What is being read is then the first of the next batch. No more is read than that.
+    """
+
+    def __init__(self, source: Iterable[object], max_wait: float) -> None:
+        super().__init__(source)
+        self._max_wait = max_wait
+        self._early: list[object] = []
+        self._ended = False
+        self._reads: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
+        self._helper: Helper | None = None
+
+    def take(self, size: int, demand: Demand) -> list[object]:
+        """Have the thread iterate, for as long as a batch waits; see `Inputs.take`."""
+        read = _Read(size)
+        if not self._ended:
+            self._helper = self._helper or Helper("source", self._serve)
+            self._reads.put(read)
+            if demand.wait_for(read.begun):
+                demand.wait_for(read.done, self._max_wait)
+            read.finish()
+            if demand.over:
+                return []
+        if self._error is not None and not read.inputs:
+            raise self._error
+        return read.inputs
+
+    def close(self) -> None:
+        """End the thread, which closes a generator; a source that hangs is left alone."""
+        self._ended = True
+        self._reads.put(None)
+        if self._helper is not None:
+            self._helper.join()
+
+    # -- in the thread of the source ---------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (read := self._reads.get()) is not None:
+            self._fill(read)
+            read.finish()
+        super().close()
+
+    def _fill(self, read: _Read) -> None:
+        if self._early:
+            read.add(self._early.pop())
+        try:
+            while not (self._ended or read.complete):
+                value = self._next()
+                if not read.add(value):
+                    self._early.append(value)
+        except StopIteration:
+            self._ended = True
+        except Exception as error:
+            self._error, self._ended = error, True
+
+
 class AsyncInputs(Inputs):
     """Reads an async iterable on an event loop, for the predictor's thread, which waits for it.
 
-    One task does all the reading, so that a loop that ends, which cancels its tasks, ends the inputs.
+    One task does all the reading, so that a loop that ends, which cancels its tasks, ends the inputs. A batch that
+    has waited long enough goes without what is being read: that is the first of the next one.
+
+    Args:
+        source: The async iterable.
+        loop: The event loop to read it on.
+        max_wait: Seconds after its first input that a batch waits for more; None: until it is full.
     """
 
-    def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop, max_wait: float | None = None
+    ) -> None:
         self.total = None
         self.name = type(source).__qualname__
+        self.given = source
         self._source = source
         self._loop = loop
+        self._max_wait = max_wait
         self._iterator: AsyncIterator[object] | None = None
+        self._early: list[object] = []
+        """What came after the batch that it was read for had gone."""
+        self._ended = False
         self._error: Exception | None = None
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """When the batch that is being read goes as it is."""
         self._reads: asyncio.Queue[_Read] = asyncio.Queue()
 
     def take(self, size: int, demand: Demand) -> list[object]:
         """Have the loop iterate; see `Inputs.take`. A loop that is closed, or cancels the read, wants nothing more."""
         read = _Read(size)
-        if self._error is None:
+        if not self._ended:
             demand.loop = self._loop
             self._post(lambda: self._begin(read, demand))
             if not demand.wait_for(read.done):
@@ -127,8 +207,11 @@ class AsyncInputs(Inputs):
         try:
             while True:
                 read = await self._reads.get()
-                await self._gather(read)
-                read.done.set_result(None)
+                try:
+                    await self._gather(read)
+                finally:
+                    self._forget_deadline()
+                read.finish()
         except asyncio.CancelledError:  # not where a closed loop drops the task: nothing can be awaited there
             demand.end()
             if inspect.isasyncgen(self._iterator):
@@ -138,111 +221,71 @@ class AsyncInputs(Inputs):
             demand.end()
 
     async def _gather(self, read: _Read) -> None:
+        """Read on until `read` is full or has gone, or the source is at its end."""
+        if self._early:
+            self._add(read, self._early.pop())
         try:
-            if self._iterator is None:
-                self._iterator = aiter(self._source)
-            while len(read.inputs) < read.size:
-                read.inputs.append(await anext(self._iterator))
+            while not (self._ended or read.complete):
+                self._add(read, await self._next())
         except StopAsyncIteration:
-            return
+            self._ended = True
         except Exception as error:
-            self._error = error
+            self._ended, self._error = True, error
+
+    async def _next(self) -> object:
+        if self._iterator is None:
+            self._iterator = aiter(self._source)
+        return await anext(self._iterator)
+
+    def _add(self, read: _Read, value: object) -> None:
+        if not read.add(value):
+            self._early.append(value)
+        elif self._max_wait is not None and not read.complete:
+            self._set_deadline(read, self._max_wait)
+
+    def _set_deadline(self, read: _Read, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, read.finish)
+        elif seconds and self._loop.time() >= self._timer.when():  # of a source that never lets the loop turn
+            read.finish()
+
+    def _forget_deadline(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class _Read:
-    """A read that is asked of the loop."""
+    """A batch of inputs that is asked of whoever reads the source; it is gone once it is done."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.inputs: list[object] = []
+        self.begun: Future[None] = Future()
+        """Done when there is an input, or never will be one."""
         self.done: Future[None] = Future()
+        self._lock = threading.Lock()
 
+    @property
+    def complete(self) -> bool:
+        """Whether it takes no more."""
+        return self.done.done() or len(self.inputs) >= self.size
 
-def check_source(source: object) -> Iterable[object] | AsyncIterable[object]:
-    """Return `source` if inputs can be taken from it.
+    def add(self, value: object) -> bool:
+        """Take an input; False: it has gone."""
+        with self._lock:
+            if self.done.done():
+                return False
+            self.inputs.append(value)
+        if len(self.inputs) == 1:
+            self.begun.set_result(None)
+        return True
 
-    Raises:
-        SourceUnusable: it is one input rather than several, or nothing that can be iterated.
-    """
-    if isinstance(source, (str, bytes, Mapping)):
-        raise SourceUnusable(cast("object", source), _EXPECTED)
-    if getattr(source, "ndim", 1) == 0:
-        raise SourceUnusable(source, "it has no dimension; expected the batch as the first: value[None]")
-    # A map-style dataset has no __iter__; it is iterated by position. Not tried out: iterating may start workers.
-    if isinstance(source, (AsyncIterable, Iterable)) or hasattr(source, "__getitem__"):
-        return cast("Iterable[object] | AsyncIterable[object]", source)
-    raise SourceUnusable(source, _EXPECTED)
-
-
-def check_synchronous(source: object, instead: str) -> Iterable[object]:
-    """Like `check_source`, for a caller who blocks the thread that an async iterable would be read in.
-
-    Raises:
-        SourceUnusable: see `check_source`; or `source` is asynchronous: `instead` says what to do.
-    """
-    checked = check_source(source)
-    if isinstance(checked, AsyncIterable):
-        raise SourceUnusable(source, f"it is asynchronous, and the caller would hold up its event loop; {instead}")
-    return checked
-
-
-_EXPECTED = "expected an iterable or async iterable of inputs; for a single one give a list of it: [value]"
-
-
-def _inputs(source: Iterable[object]) -> Iterator[object]:
-    return _rows(source) if _makes_batches(source) else iterate(source)
-
-
-def _makes_batches(source: object) -> TypeGuard[DataLoader[object]]:
-    """Return whether `source` is a loader of batches; without a batch sampler one gives what the dataset gives."""
-    if not isinstance(source, DataLoader):
-        return False
-    loader = cast("DataLoader[object]", source)
-    return loader.batch_sampler is not None  # pyright: ignore[reportUnknownMemberType]
-
-
-def _rows(loader: DataLoader[object]) -> Iterator[object]:
-    """Yield the rows of the first element of each of a loader's batches, which is the inputs."""
-    for batch in loader:
-        rows = _rows_of(_first(batch))
-        if rows is None:
-            raise SourceUnusable(loader, f"a batch, {batch!r:.80} of type {type(batch).__qualname__}, {_NO_ROWS}")
-        yield from rows
-
-
-def _first(batch: object) -> object:
-    if not isinstance(batch, (tuple, list)):
-        return batch
-    items = cast("Sequence[object]", batch)
-    return items[0] if items and not isinstance(items[0], str) else items  # strings are collated to a list of them
-
-
-def _rows_of(value: object) -> Sequence[object] | None:
-    """Return the samples that were collated to `value`: those of a mapping are mappings. None: it is not such a one."""
-    if isinstance(value, Mapping):
-        mapping = cast("Mapping[object, object]", value)
-        columns = [_rows_of(column) for column in mapping.values()]
-        known = [column for column in columns if column is not None]
-        if len({len(column) for column in known}) != 1 or len(known) < len(columns):
-            return None
-        return [dict(zip(mapping, row, strict=True)) for row in zip(*known, strict=True)]
-    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0 or not isinstance(value, Iterable):
-        return None
-    return list(cast("Iterable[object]", value))
-
-
-_NO_ROWS = (
-    "has no rows; expected a tensor, a list, or a mapping of such of one length; "
-    "a loader with batch_size=None gives the samples as they are"
-)
-
-
-def _total(source: object) -> int | None:
-    return _total_rows(cast("DataLoader[object]", source)) if isinstance(source, DataLoader) else length(source)
-
-
-def _total_rows(loader: DataLoader[object]) -> int | None:
-    rows = length(cast("object", loader.sampler))  # pyright: ignore[reportUnknownMemberType]
-    if rows is None or loader.batch_size is None:
-        return None
-    return rows - rows % loader.batch_size if loader.drop_last else rows
+    def finish(self) -> None:
+        """Let it go with what is there."""
+        with self._lock:
+            if self.done.done():
+                return
+            self.done.set_result(None)
+        if not self.inputs:
+            self.begun.set_result(None)

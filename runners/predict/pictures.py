@@ -1,0 +1,99 @@
+"""A folder of pictures as a source: read one by one, when their turn comes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from .batches import Named
+from .errors import NoPictures, PictureUnreadable, PillowMissing, SourceUnusable
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What the files of a folder are called that are taken for pictures; case does not matter."""
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Pictures:
+    """The pictures in a folder and its subfolders, in the natural order of their paths (2.png before 10.png).
+
+    Each is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB. What
+    is hidden (a name that begins with a dot) and what is no picture by its name is left out.
+    """
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        """The folder, or the one picture."""
+        self._files = files
+
+    @classmethod
+    def at(cls, path: str | PurePath) -> Pictures:
+        """Return the pictures that `path` leads to: those in that folder, or the one that it is the path of.
+
+        Raises:
+            SourceUnusable: there is nothing.
+            NoPictures: there is a folder without pictures.
+            PillowMissing: what reads pictures is not installed.
+        """
+        found = Path(path)
+        if not path or not found.exists():
+            raise SourceUnusable(
+                path,
+                f"there is no file or folder {str(path)!r:.120}; expected a folder of pictures, a picture, or an "
+                f"iterable of inputs: for a single one give a list of it: [value]",
+            )
+        if find_spec("PIL") is None:
+            raise PillowMissing(found)
+        files = [found] if found.is_file() else _pictures_in(found)
+        if not files:
+            raise NoPictures(found, sorted(SUFFIXES))
+        return cls(found, files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[Named]:
+        return (Named(str(file), _read(file)) for file in self._files)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    files: list[Path] = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(here, name) for name in names if _is_picture(name)]
+    return sorted(files, key=_natural)
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and PurePath(name).suffix.lower() in SUFFIXES
+
+
+def _natural(file: Path) -> tuple[list[list[tuple[int, int, str]]], str]:
+    """Return what sorts numbers within names by their value; the path itself decides between 1.png and 01.png."""
+    return [_natural_part(part) for part in file.parts], str(file)
+
+
+def _natural_part(name: str) -> list[tuple[int, int, str]]:
+    texts = re.split(r"([0-9]+)", name.lower())
+    return [(0, int(text), "") if text.isdecimal() else (1, 0, text) for text in texts if text]
+
+
+def _read(file: Path) -> Picture:
+    """Return the picture as an array.
+
+    Raises:
+        PictureUnreadable: the file is damaged, no picture, or cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).copy()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError
+        raise PictureUnreadable(file, error) from error
