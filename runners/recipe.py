@@ -67,6 +67,9 @@ class Recipe:
     """From inputs to what the module takes, in prediction."""
     postprocess: Postprocess[Any] | None = None
     """From the module's outputs to results, in prediction."""
+    decode: Callable[[bytes, str], object] | None = None
+    """From what a client sent and its media type to one input, where predictions are served. JSON comes value by value.
+    Default: numbers and lists of them as arrays, pictures as arrays of shape (height, width, 3), RGB, uint8."""
     train: TrainConfig = field(default_factory=TrainConfig)
     val: ValConfig = field(default_factory=ValConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)

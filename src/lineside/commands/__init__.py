@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lineside.commands import demo, journal, runs, schema, serve
+from lineside.commands import demo, journal, predict_serve, runs, schema, serve, top
 from lineside.commands.group import Group
 
 __all__ = ["app"]
@@ -42,9 +42,11 @@ app.command()(demo.demo)
 app.command()(runs.train)
 app.command()(runs.val)
 app.command()(runs.predict)
+app.command("predict serve")(predict_serve.predict_serve)
 app.command()(runs.export)
 app.command()(serve.serve)
 app.command("runs")(journal.list_runs)
+app.command()(top.top)
 app.command()(journal.events)
 app.command()(journal.replay)
 app.add_typer(journal.app, name="journal")

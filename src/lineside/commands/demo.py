@@ -1,11 +1,12 @@
-"""``lineside demo``: digits, from training to predictions, everything shown drawn from bus events."""
+"""``lineside demo``: digits, from training to predictions, or photographs; all that is shown is drawn from events."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,16 +17,33 @@ from lineside.extras import needed_for
 
 
 def demo(
+    folder: Annotated[
+        Path | None, typer.Argument(show_default=False, help="With --photos: a folder of your own photographs.")
+    ] = None,
+    photos: Annotated[bool, typer.Option("--photos", help="Name what is on photographs, as they stream by.")] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs to train.")] = 8,
     plain: Plain = False,
     journal: JournalFolder = RUNS,
     serve: Annotated[bool, typer.Option("--serve", help="Show it live in a browser too, until Ctrl-C.")] = False,
 ) -> None:
-    """Train on digits, validate, export and predict."""
+    """Train on digits, validate, export and predict; or predict photographs."""
+    if folder is not None and not photos:
+        raise typer.BadParameter(f"{folder} is nothing to train on; --photos names what is on the photographs in it")
+    show = _photos(folder, plain, journal) if photos else _digits(epochs, plain, journal)
+    with _served(journal) if serve else nullcontext():
+        show()
+
+
+def _digits(epochs: int, plain: bool, journal: Path) -> Callable[[], None]:
     with needed_for("the demo"):
         from lineside.demo.show import show
-    with _served(journal) if serve else nullcontext():
-        show(epochs, plain, journal, check=leave)
+    return partial(show, epochs, plain, journal, check=leave)
+
+
+def _photos(folder: Path | None, plain: bool, journal: Path) -> Callable[[], None]:
+    with needed_for("the demo with photographs"):
+        from lineside.demo.photos.show import show_photos
+    return partial(show_photos, folder, plain, journal)
 
 
 @contextmanager

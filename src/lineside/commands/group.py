@@ -21,6 +21,13 @@ class Group(TyperGroup):
     Wrong usage ends with 2, Ctrl-C with 130. Errors that are not ours keep their traceback: they are bugs.
     """
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # as below
+        """Find the command; ``predict serve RECIPE.py`` is one of its own beside ``predict RECIPE.py``."""
+        two = " ".join(args[:2])
+        if two in self.commands and len(args) > 1:
+            args = [two, *args[2:]]
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # click's Context has moved between versions
         """Run the command."""
         try:

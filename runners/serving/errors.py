@@ -1,0 +1,79 @@
+"""Errors of a prediction service.
+
+::
+
+    RunnerError
+    └── ServingError
+        ├── RequestUnusable   (also ValueError)     a body or message that no inputs can be made of
+        ├── RequestTooLarge   (also ValueError)     a body, message, picture or number of inputs over its limit
+        ├── MediaTypeUnknown  (also TypeError)      a body or part of a kind that nothing decodes
+        ├── ServiceOverloaded (also RuntimeError)   no room for more inputs
+        ├── NotServing        (also RuntimeError)   not started, shutting down, or its run is over
+        └── RequestTimedOut   (also TimeoutError)   the results were not there in time
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ..errors import RunnerError
+
+
+class ServingError(RunnerError):
+    """Something is wrong with a prediction service, or with what a client sent."""
+
+    status: ClassVar[int] = 500
+    """Of the answer that tells of it."""
+
+
+class RequestUnusable(ServingError, ValueError):
+    """A body, or a message, that no inputs can be made of."""
+
+    status = 400
+
+    def __init__(self, problem: str, expected: str) -> None:
+        super().__init__(f"{problem}; expected {expected}")
+
+
+class RequestTooLarge(ServingError, ValueError):
+    """A body, a message, a picture or a number of inputs that is over its limit."""
+
+    status = 413
+
+    def __init__(self, what: str, limit: str) -> None:
+        super().__init__(f"{what}; at most {limit} are taken: send less at once")
+
+
+class MediaTypeUnknown(ServingError, TypeError):
+    """A body, or a part of one, of a kind that nothing decodes here."""
+
+    status = 415
+
+    def __init__(self, media_type: str, expected: str) -> None:
+        super().__init__(f"nothing decodes {media_type!r:.80} here; expected {expected}")
+
+
+class ServiceOverloaded(ServingError, RuntimeError):
+    """There is no room for more inputs."""
+
+    status = 503
+
+    def __init__(self, what: str, retry_after: int) -> None:
+        super().__init__(f"there is no room for more: {what}; try again in {retry_after} s")
+        self.retry_after = retry_after
+        """Seconds after which there should be room, as far as can be told."""
+
+
+class NotServing(ServingError, RuntimeError):
+    """Nothing is computed: the service was not started, shuts down, or its run is over."""
+
+    status = 503
+
+
+class RequestTimedOut(ServingError, TimeoutError):
+    """The results of a request were not there in time."""
+
+    status = 504
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not all results were there within {seconds:g} s; send fewer inputs at once, or try later")

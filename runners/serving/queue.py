@@ -1,0 +1,195 @@
+"""The queue: inputs of all clients on their way into batches, taken in turns, and never more than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Self
+
+from .errors import NotServing, ServiceOverloaded, ServingError
+from .limits import PredictionLimits
+from .pace import Pace
+from .request import Failure, Given, Item, PredictionRequest
+
+
+class RequestQueue:
+    """An async iterator over inputs, one of each request in turn. Everything is called on the service's event loop.
+
+    Args:
+        limits: How much room there is.
+    """
+
+    def __init__(self, limits: PredictionLimits) -> None:
+        self._limits = limits
+        self.open: set[PredictionRequest] = set()
+        """The requests that are not over."""
+        self.unsent = 0
+        """Inputs whose answers were not sent."""
+        self.memory = 0
+        """Bytes of bodies that are being read, and of inputs that are not computed."""
+        self.begun = asyncio.Event()
+        """Whether the predictor has come to take inputs."""
+        self.refusing: ServingError | None = None
+        """Why no requests are taken up any longer, if so."""
+        self._turns: deque[PredictionRequest] = deque()
+        self._inputs_came = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._pace = Pace()
+
+    # ---- what clients bring
+
+    def admit(self, request: PredictionRequest, inputs: Sequence[Given]) -> None:
+        """Take up a request with its first inputs.
+
+        Raises:
+            NotServing: no requests are taken up.
+            ServiceOverloaded: there is no room for it.
+        """
+        self.check_open()
+        self._check_room(len(inputs), sum(given.size for given in inputs))
+        self.open.add(request)
+        for given in inputs:
+            self.add(request, given)
+
+    def check_open(self) -> None:
+        """Refuse a request for which there is no place, before anything of it is read.
+
+        Raises:
+            NotServing: no requests are taken up.
+            ServiceOverloaded: there are too many.
+        """
+        if self.refusing is not None:
+            raise self.refusing
+        if len(self.open) >= self._limits.requests:
+            raise self._overloaded(f"{len(self.open)} requests are open")
+
+    def add(self, request: PredictionRequest, given: Given) -> None:
+        """Add an input to a request that was taken up."""
+        item = request.take_up(given)
+        self.unsent += 1
+        self.memory += given.size
+        if not request.waiting:
+            self._turns.append(request)
+        request.waiting.append(item)
+        self._inputs_came.set()
+
+    async def add_when_there_is_room(self, request: PredictionRequest, given: Given, most: int) -> None:
+        """Add an input once `request` has fewer than `most` that are not answered, and there is room for it."""
+        while request.unsent >= most or not self._fits(1, given.size):
+            await self.change()
+        self.add(request, given)
+
+    def fail(self, request: PredictionRequest, name: str | None, error: str) -> None:
+        """Add an input that cannot be computed: its error has its place among the answers."""
+        item = request.take_up(Given(None, 0, name))
+        self.unsent += 1
+        request.answer(item, Failure(error))
+
+    def reserve(self, size: int) -> None:
+        """Take memory for a part of a body.
+
+        Raises:
+            ServiceOverloaded: there is too little.
+        """
+        self._check_room(0, size)
+        self.memory += size
+
+    def release(self, size: int) -> None:
+        """Give back what was reserved."""
+        self.memory -= size
+        self._changed.set()
+
+    async def change(self) -> None:
+        """Wait until something was given back."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    # ---- what clients get
+
+    def sent(self, request: PredictionRequest, answers: int) -> None:
+        """Count answers that were handed to the client."""
+        request.unsent -= answers
+        self.unsent -= answers
+        self._changed.set()
+
+    def finish(self, request: PredictionRequest) -> None:
+        """Let go of a request: what of it was not computed yet will not be."""
+        if request.over:
+            return
+        request.over = True
+        self.open.discard(request)
+        with suppress(ValueError):
+            self._turns.remove(request)
+        request.waiting.clear()
+        self.unsent -= request.unsent
+        self.memory -= request.size
+        request.unsent = request.size = 0
+        self._changed.set()
+
+    def stop(self, error: ServingError) -> None:
+        """Take up no more requests, and have those that are open end with `error`."""
+        self.refusing = error
+        for request in list(self.open):
+            request.stop(error)
+
+    async def emptied(self) -> None:
+        """Wait until no request is open."""
+        while self.open:
+            await self.change()
+
+    # ---- what the predictor takes and brings
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        """Return the next input. Nothing is lost when the waiting task is cancelled."""
+        self.begun.set()
+        while not self._turns:
+            self._inputs_came.clear()
+            await self._inputs_came.wait()
+        request = self._turns.popleft()
+        item = request.waiting.popleft()
+        if request.waiting:
+            self._turns.append(request)
+        if request.taken is None:
+            request.taken = self._pace.clock()
+        return item
+
+    def deliver(self, items: Sequence[Item], results: Sequence[object]) -> None:
+        """Hand the results of a batch to the requests they belong to."""
+        self._pace.count(len(items), idle=not self._turns)
+        for item, result in zip(items, results, strict=True):
+            request = item.request
+            item.value = None
+            if not request.over:
+                request.size -= item.size
+                self.memory -= item.size
+                request.answer(item, result)
+        self._changed.set()
+
+    # ---- room
+
+    def _check_room(self, inputs: int, size: int) -> None:
+        if not self._fits(inputs, size):
+            raise self._overloaded(f"{self.unsent} inputs wait, {self.memory >> 20} MiB")
+
+    def _fits(self, inputs: int, size: int) -> bool:
+        limits = self._limits
+        # What comes alone may be larger than all the room: else it would wait for ever.
+        fits_memory = self.memory + size <= limits.memory or (self.memory == 0 and inputs <= 1)
+        return self.unsent + inputs <= limits.queue and fits_memory
+
+    def _overloaded(self, why: str) -> ServiceOverloaded:
+        return ServiceOverloaded(why, math.ceil(self._pace.seconds_for(self.unsent)))
+
+
+NOT_STARTED = "the service was not started: serve its app, or enter its context: async with service"
+
+
+def not_started() -> NotServing:
+    """Return why nothing is computed by a service that nobody has started."""
+    return NotServing(NOT_STARTED)

@@ -1,0 +1,238 @@
+"""`PredictionService`: one long run of a predictor that clients bring their inputs to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from ...schemas import RequestEnd, RequestOutcome, RequestStart, Transport
+from ..predict.config import PredictResult
+from ..predictor import Predictor
+from ..run import Run
+from .bodies import Bodies
+from .decoding import Decode, Decoder
+from .errors import NotServing
+from .limits import DEFAULT, PredictionLimits
+from .predictor import ServedPredictor
+from .queue import RequestQueue
+from .request import Given, Item, PredictionRequest
+
+if TYPE_CHECKING:
+    from .app import PredictionApp
+
+logger = logging.getLogger("lineside.serving")
+
+MAX_WAIT = 0.005
+"""Seconds that a batch waits for more inputs, where the predictor's settings do not say."""
+CLOSE_SECONDS = 5.0
+"""Time that closing waits for the batch at hand."""
+GOODBYE_SECONDS = 1.0
+"""Time that a request that is stopped has to say so to its client."""
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_PROCESS = secrets.token_hex(4)
+_numbers = count(1)
+"""Ids that are made: random ones would ask the system each time, which gives way to the threads that compute."""
+
+State = Literal["new", "serving", "closing", "closed", "failed"]
+
+
+class PredictionService:
+    """Computes what clients send, in batches that they share, as one run of `predictor`.
+
+    An async context manager: the run begins with the block and ends with it, as ``stopped``. A block that ends lets the
+    requests that are open be finished, for ``limits.grace`` seconds at most. A service serves once.
+
+    Args:
+        predictor: What computes. Its settings give the size of the batches and, with `max_wait`, how long one waits
+            for more inputs (where they do not say: 5 ms); its bus gets the events, those of the requests among them.
+        decode: Makes one input of the bytes of a body, a part of one or a message, and their media type. Default:
+            numbers and lists of them become arrays, other JSON values are inputs as they are, and pictures become
+            arrays of shape (height, width, 3), RGB, uint8.
+        limits: How much clients may bring.
+    """
+
+    def __init__(
+        self, predictor: Predictor[Any], *, decode: Decode | None = None, limits: PredictionLimits = DEFAULT
+    ) -> None:
+        self.limits = limits
+        self.queue = RequestQueue(limits)
+        self.queue.refusing = NotServing("the service was not started: serve its app, or enter `async with service`")
+        self.bodies = Bodies(Decoder(decode, limits.pixels), self.queue, limits)
+        self.predictor = ServedPredictor(predictor, MAX_WAIT)
+        self.state: State = "new"
+        self.error: BaseException | None = None
+        """What the run failed with, if it did."""
+        self.on_failure: Callable[[], object] = _nothing
+        """Called when the run has failed: nothing is computed from then on."""
+        self._own_bus = self.predictor.own_bus
+        self._run: Run[PredictResult[Any]] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._app: PredictionApp | None = None
+
+    @property
+    def app(self) -> PredictionApp:
+        """The app, without a token: for an app of yours that asks who it is by itself. See `prediction_service`."""
+        from .app import PredictionApp
+
+        if self._app is None:
+            self._app = PredictionApp(self)
+        return self._app
+
+    # ---- how it begins and ends
+
+    async def __aenter__(self) -> Self:
+        """Begin the run.
+
+        Raises:
+            NotServing: it has served already.
+            RunnerBusy: a run of the predictor is in progress.
+            Exception: what the run ended with before it took any input, e.g. as the model does not fit the device.
+        """
+        if self.state != "new":
+            raise NotServing("this service has served already; make another one")
+        loop = asyncio.get_running_loop()
+
+        def deliver(items: list[Item], results: list[object]) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self.queue.deliver, items, results)
+
+        self._run = self.predictor.serve(self.queue, deliver)
+        self._watching = asyncio.create_task(self._watch(self._run))
+        await self._begun(self._watching)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _begun(self, watching: asyncio.Task[None]) -> None:
+        begun = asyncio.create_task(self.queue.begun.wait())
+        try:
+            await asyncio.wait([begun, watching], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            begun.cancel()
+        if self.error is not None:
+            raise self.error
+        self.state, self.queue.refusing = "serving", None
+
+    async def _watch(self, run: Run[PredictResult[Any]]) -> None:
+        """Wait for the end of the run, and tell whoever waits for results."""
+        why = "the run of this service was stopped"
+        try:
+            await run
+        except Exception as error:
+            self.error = error
+            why = f"the run of this service has failed: {type(error).__name__}"
+            if self.state != "new":
+                logger.exception("the run %s has failed: nothing is computed any longer", run.id, exc_info=error)
+        if self.state in ("new", "serving"):
+            self.state = "failed" if self.error is not None else "closed"
+            self.queue.stop(NotServing(f"{why}; it has to be started anew"))
+            self.on_failure()
+
+    def close(self) -> None:
+        """Take up no more requests. Those that are open are stopped after ``limits.grace`` seconds."""
+        if self.state == "serving":
+            self.state = "closing"
+            self.queue.refusing = NotServing("the service shuts down; try again later")
+            self._later(self.limits.grace, self._stop_requests)
+            self._later(self.limits.grace + GOODBYE_SECONDS, self._cut)
+
+    def hurry(self) -> None:
+        """Let go of all clients now."""
+        self.close()
+        self._stop_requests()
+        self._cut()
+
+    def _later(self, seconds: float, call: Callable[[], object]) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(seconds, call))
+
+    def _stop_requests(self) -> None:
+        self.queue.stop(NotServing("the service shuts down; not all results were there in time"))
+
+    def _cut(self) -> None:
+        for request in list(self.queue.open):
+            request.cut()
+
+    async def emptied(self) -> None:
+        """Wait until no request is open."""
+        await self.queue.emptied()
+
+    async def aclose(self) -> None:
+        """Let the requests that are open be finished, and end the run. Closing twice is fine."""
+        self.close()
+        if self.state == "closing":
+            await self.emptied()
+        for timer in self._timers:
+            timer.cancel()
+        await self._end_run()
+
+    async def _end_run(self) -> None:
+        if self._run is None or self._watching is None:
+            return
+        self._run.stop("the service was shut down")
+        done, _ = await asyncio.wait([self._watching], timeout=CLOSE_SECONDS)
+        if not done:
+            logger.warning("the run %s goes on: its model or hooks have hung for %g s", self._run.id, CLOSE_SECONDS)
+            self._watching.cancel()
+        if self.state != "failed":
+            self.state = "closed"
+        self.queue.stop(NotServing("the service is closed"))
+        if self._own_bus is not None:
+            await self._own_bus.aclose()
+
+    # ---- what clients do
+
+    def open(self, request: PredictionRequest, inputs: Sequence[Given]) -> None:
+        """Take up a request with its first inputs.
+
+        Raises:
+            NotServing: nothing is computed.
+            ServiceOverloaded: there is no room for it.
+        """
+        self.queue.admit(request, inputs)
+        self.predictor.tell(RequestStart, request=request.id, transport=request.transport, inputs=len(inputs))
+
+    def finish(self, request: PredictionRequest, outcome: RequestOutcome, reason: str | None = None) -> None:
+        """Let go of a request; what of it was not computed yet will not be."""
+        self.queue.finish(request)
+        self._tell_end(request, outcome, reason)
+
+    def refuse(self, id_: str, transport: Transport, reason: str) -> None:
+        """Say that a request was refused."""
+        self._tell_end(PredictionRequest(id_, transport), "refused", reason)
+
+    def _tell_end(self, request: PredictionRequest, outcome: RequestOutcome, reason: str | None) -> None:
+        if self.state not in ("serving", "closing"):
+            return  # the run has told its last
+        self.predictor.tell(
+            RequestEnd,
+            request=request.id,
+            transport=request.transport,
+            outcome=outcome,
+            reason=reason,
+            inputs=request.inputs,
+            results=request.results,
+            errors=request.errors,
+            duration=monotonic() - request.began,
+            waited=None if request.taken is None else request.taken - request.began,
+        )
+
+
+def request_id(given: str | None) -> str:
+    """Return the id of a request: what the client calls it, where that is of up to 64 of ``A-Z a-z 0-9 . _ -``."""
+    return given if given is not None and _ID.fullmatch(given) else f"{_PROCESS}-{next(_numbers)}"
+
+
+def _nothing() -> None: ...

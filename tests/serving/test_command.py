@@ -1,0 +1,102 @@
+"""``lineside predict serve``, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from lineside.bus.journal import Journal
+from lineside.schemas import RequestEnd, RunEnd
+from tests.snippets import interpret
+
+from .support import PATIENCE, inputs, lines, results
+
+RECIPE = """
+import torch
+from torch import nn
+from lineside import Recipe
+
+class Double(nn.Module):
+    def forward(self, values):
+        return values * 2
+
+recipe = Recipe(model=Double, postprocess=lambda outputs, batch: [float(one) for one in outputs])
+"""
+
+
+@contextmanager
+def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str, str]]:
+    """Run it and give the process, its address and its token."""
+    (folder / "recipe.py").write_text(RECIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "lineside", "predict", "serve", "recipe.py", "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
+    )
+    with process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(2)]
+        address = re.search(r"(http://\S+)/predict;", said[0])
+        token = re.search(r"Bearer (\S+)'", said[1])
+        assert address is not None, said
+        try:
+            yield process, address[1], token[1] if token else ""
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_it_computes_what_is_sent_with_the_token_and_a_signal_ends_its_run(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    with command(tmp_path, "--set", "batch_size=8") as (process, address, token):
+        with httpx.Client(base_url=address, trust_env=False, timeout=PATIENCE) as client:
+            assert client.post("/predict", json=inputs(1)).status_code == 401
+            client.headers["authorization"] = f"Bearer {token}"
+            assert results(lines(client.post("/predict", json=inputs(1, 2)))) == [2.0, 4.0]
+            assert client.get("/").json()["batch_size"] == 8
+        process.send_signal(ending)
+        assert process.wait(PATIENCE) == 128 + ending
+    kept = list(Journal(tmp_path / "runs").events(RequestEnd, RunEnd))
+    assert [event.type for event in kept] == ["RequestEnd", "RunEnd"]
+    assert isinstance(kept[-1], RunEnd)
+    assert (kept[-1].outcome, kept[-1].reason) == ("stopped", "the service was shut down")
+
+
+@pytest.mark.slow
+def test_without_a_token_everybody_is_let_in_and_nothing_is_kept_if_not_asked_for(tmp_path: Path) -> None:
+    with command(tmp_path, "--no-token", "--no-journal", "--log", "log.jsonl") as (process, address, token):
+        assert token == ""
+        with httpx.Client(base_url=address, trust_env=False, timeout=PATIENCE) as client:
+            assert results(lines(client.post("/predict", json=inputs(1)))) == [2.0]
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+    assert not (tmp_path / "runs").exists()
+    assert '"RequestEnd"' in (tmp_path / "log.jsonl").read_text()
+
+
+def test_predict_with_a_recipe_is_still_a_command_of_its_own(tmp_path: Path) -> None:
+    for arguments in (["predict", "none.py"], ["predict", "serve", "none.py"]):
+        done = interpret("-m", "lineside", *arguments)
+        assert (done.returncode, "none.py does not exist" in done.stderr) == (1, True), done.stderr
+    shown = interpret("-m", "lineside", "predict", "serve", "--help").stdout
+    assert "Usage: lineside predict serve" in shown
+    assert "serve" not in interpret("-m", "lineside", "predict", "--help").stdout.partition("Options")[0]
+
+
+def test_nothing_of_the_service_is_loaded_with_the_runners() -> None:
+    code = "import sys, lineside.runners; print({'fastapi', 'starlette', 'uvicorn', 'PIL'} & {*sys.modules})"
+    assert interpret("-c", code).stdout == "set()\n"
