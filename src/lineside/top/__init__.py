@@ -1,0 +1,1 @@
+"""What ``lineside top`` shows: every run of a journal folder on a terminal, live."""

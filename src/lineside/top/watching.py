@@ -1,0 +1,186 @@
+"""Watching a journal folder: its runs, as they are now. What is over is not read again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+
+from lineside.bus.journal import Journal, JournalRefused, RunSummary
+from lineside.bus.journal.runs import Trace, summarize
+from lineside.schemas import FitEpochEnd, RunStart, TrainStart
+
+from .following import TRAINED, VALIDATED, Follower
+
+FILL_SECONDS = 0.1
+"""Time of a look that is spent on reading the batches of runs that are over; the rest of them come with the next."""
+PHASES = 4
+"""Phases of an export."""
+
+Traces = Mapping[Path, Sequence[Trace]]
+"""What each file tells of one run."""
+
+
+@dataclass
+class Watched:
+    """A run."""
+
+    summary: RunSummary
+    traces: Traces
+    follower: Follower
+    followed: bool = False
+    """Whether its batches were read."""
+    start: RunStart | None = field(init=False)
+    begin: TrainStart | None = field(init=False)
+    fit: FitEpochEnd | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        lead = self._lead()
+        self.start, self.begin, self.fit = lead.get(RunStart), lead.get(TrainStart), lead.get(FitEpochEnd)
+
+    def _lead(self) -> Trace:
+        """Return what the first rank says of the newest attempt."""
+        now = [one for found in self.traces.values() for one in found if one.origin.attempt == self.summary.attempt]
+        return min(now, key=lambda trace: (trace.origin.rank, -trace.newest.time.timestamp()))
+
+    @property
+    def live(self) -> bool:
+        """Whether it is going on."""
+        return self.summary.state in ("running", "stalled")
+
+    @property
+    def processes(self) -> int:
+        """How many it has."""
+        return max(self.start.world_size if self.start else 1, self.summary.ranks)
+
+    @property
+    def done(self) -> tuple[float, int] | None:
+        """How much is done, and of how much: epochs, of a run without them batches or phases; None: nobody knows."""
+        batch, epochs = self.follower.batch, self.summary.epochs
+        if self.summary.kind == "train":
+            return (self._epochs(), epochs) if epochs else None
+        if self.summary.kind == "export":
+            return len(self.follower.phases), PHASES
+        return (batch.batch + 1, batch.batches) if batch and batch.batches else None
+
+    def _epochs(self) -> float:
+        """Return the epochs that are done, the current one in part."""
+        batch, whole = self.follower.batch, self.fit.epoch + 1 if self.fit and not self.fit.final else 0
+        if batch is None or self.summary.outcome == "completed":
+            begun = self.summary.epoch
+            return max(whole, 0 if begun is None else begun + (self.summary.state == "finished"))
+        if batch.name == VALIDATED:
+            return max(whole, batch.epoch + 1)
+        share = (batch.batch + 1) / batch.batches if batch.batches else 0.0
+        return max(whole, batch.epoch + share)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the rest takes if it goes on as it did; None where nobody knows."""
+        batch, done = self.follower.batch, self.done
+        if self.summary.state != "running" or batch is None or done is None:
+            return None
+        begin, before = (self.begin.elapsed, self.begin.epoch) if self.begin else (0.0, 0)
+        part = done[0] - before
+        return (batch.elapsed - begin) * (done[1] - done[0]) / part if part > 0 else None
+
+    @property
+    def loss(self) -> float | None:
+        """The newest loss."""
+        if self.follower.loss is not None or self.fit is None:
+            return self.follower.loss
+        return next(iter(self.fit.losses.values()), None)
+
+    @property
+    def best(self) -> tuple[str, float] | None:
+        """Name and value of the best metric; of a run without epochs, of the metric."""
+        fitness = self.fit.best_fitness if self.fit else self.summary.fitness
+        if fitness is None:
+            return next(iter(self.summary.metrics.items()), None)
+        names = (name for name, value in self.summary.metrics.items() if value == self.summary.fitness)
+        return next(names, "fitness"), fitness
+
+    @property
+    def validating(self) -> bool:
+        """Whether it validates within training."""
+        batch = self.follower.batch
+        return self.summary.kind == "train" and batch is not None and batch.name != TRAINED
+
+    def elapsed(self, now: datetime) -> float | None:
+        """Return the seconds that it took, or has been taking."""
+        if self.live and self.summary.started is not None:
+            return max(0.0, (now - self.summary.started).total_seconds())
+        return self.summary.duration
+
+    def silence(self, now: datetime) -> float:
+        """Return the seconds since something was heard of it."""
+        return max(0.0, (now - self.summary.updated).total_seconds())
+
+
+class Folder(Journal):
+    """A journal folder that is looked at again and again, and need not be there yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.runs_now: list[Watched] = []
+        """The runs, the newest first, as of the last look."""
+
+    def refuse_absence(self) -> None:
+        """Insist on a folder that is there.
+
+        Raises:
+            JournalRefused: there is none.
+        """
+        self._existing()
+
+    def look(self) -> None:
+        """Look what has come. Of runs that are over nothing is read again."""
+        try:
+            found = self._traces()
+        except (JournalRefused, FileNotFoundError):  # there is no folder, yet or any more
+            found = {}
+        by_run: dict[str, dict[Path, Sequence[Trace]]] = {}
+        for path, traces in found.items():
+            for trace in traces:
+                files = by_run.setdefault(trace.origin.run, {})
+                files[path] = [*files.get(path, ()), trace]
+        known = {one.summary.run: one for one in self.runs_now}
+        runs = [_watched(run, traces, known.get(run)) for run, traces in by_run.items()]
+        # Of two that began in the same millisecond the one that was written later comes first.
+        self.runs_now = sorted(runs, key=lambda one: one.summary.started or one.summary.updated)[::-1]
+
+    def follow(self, runs: Collection[Watched], seconds: float = FILL_SECONDS) -> None:
+        """Read on in `runs`: in those that go on, and, for so many seconds, in those that are over."""
+        for one in runs:
+            if one.live:
+                one.follower.read(one.traces)
+        until = monotonic() + seconds
+        for one in runs:
+            if not one.live and not one.followed:
+                one.follower.read(one.traces)
+                one.followed = True
+                if monotonic() > until:
+                    return
+
+
+def _watched(run: str, traces: Traces, before: Watched | None) -> Watched:
+    if before is None:
+        return Watched(summarize(_all(traces)), traces, Follower(run))
+    if not before.live and _events(traces) == _events(before.traces):
+        return before
+    return Watched(summarize(_all(traces)), traces, before.follower)
+
+
+def _all(traces: Traces) -> list[Trace]:
+    return [trace for found in traces.values() for trace in found]
+
+
+def _events(traces: Traces) -> list[int]:
+    return [trace.events for trace in _all(traces)]
+
+
+def now() -> datetime:
+    """Return the time by which everything on a screen is told."""
+    return datetime.now(UTC)
