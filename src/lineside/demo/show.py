@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import anyio
 import torch
 
 from lineside.bus import Bus
+from lineside.demo.afterwards import counts, program
 from lineside.demo.digits import digits
 from lineside.demo.display import Answer, DemoProgress, DemoSummary
 from lineside.demo.recipe import Reading, recipe
@@ -79,22 +77,6 @@ async def count_right(predictor: Predictor[Reading]) -> int:
             if number % BATCH == 0:
                 await anyio.sleep(PAUSE_SECONDS)
     return right
-
-
-def program() -> str:
-    """Return how this program is called from a shell."""
-    if shutil.which("lineside"):
-        return "lineside"
-    beside = Path(sys.executable).with_name("lineside")
-    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
-
-
-def counts(bus: Bus) -> dict[str, int]:
-    """Return how many events there were, and how many of them the display missed."""
-    bus.drain()
-    stats = bus.stats()
-    missed = sum(subscription.missed for subscription in stats.subscriptions)
-    return {"events": stats.published, "missed": missed}
 
 
 def answers() -> tuple[Answer, ...]:
