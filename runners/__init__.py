@@ -13,6 +13,7 @@ from .errors import (
     EmptyData,
     ExhaustedData,
     HookInterrupted,
+    HookTimeout,
     IncompleteRecipe,
     InvalidArgument,
     InvalidBatch,
@@ -20,6 +21,7 @@ from .errors import (
     InvalidHook,
     InvalidModel,
     InvalidObjective,
+    JobRefused,
     ModelMismatch,
     NonFiniteLoss,
     OptimizerMismatch,
@@ -47,29 +49,44 @@ from .export.errors import (
 from .exporter import Exporter
 from .hold import Hold
 from .hooks import Hook
+from .jobs import Asked
 from .predict.batches import PredictBatch
 from .predict.config import PredictConfig, PredictResult
 from .predict.errors import (
     InputUnusable,
     NoBatch,
+    NoPictures,
     OutputUnusable,
+    PictureUnreadable,
+    PillowMissing,
     PredictError,
     ResultMismatch,
     SourceUnusable,
     StreamBusy,
 )
+from .predict.results import boxes, classes, values
 from .predict.stream import PredictStream
 from .predictor import Predictor
 from .recipe import Recipe
 from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, ReadyRunner, Runner
+from .serving.errors import (
+    MediaTypeUnknown,
+    NotServing,
+    RequestTimedOut,
+    RequestTooLarge,
+    RequestUnusable,
+    ServiceOverloaded,
+    ServingError,
+)
 from .tracked import TrackedRun
 from .train.fitting import load_weights
 from .trainer import Trainer
 from .validator import Validator
 
 __all__ = [
+    "Asked",
     "CheckpointError",
     "CheckpointExists",
     "CheckpointMismatch",
@@ -94,6 +111,7 @@ __all__ = [
     "Hold",
     "Hook",
     "HookInterrupted",
+    "HookTimeout",
     "IncompleteRecipe",
     "InputUnusable",
     "InvalidArgument",
@@ -102,11 +120,17 @@ __all__ = [
     "InvalidHook",
     "InvalidModel",
     "InvalidObjective",
+    "JobRefused",
+    "MediaTypeUnknown",
     "ModelMismatch",
     "NoBatch",
+    "NoPictures",
     "NonFiniteLoss",
+    "NotServing",
     "OptimizerMismatch",
     "OutputUnusable",
+    "PictureUnreadable",
+    "PillowMissing",
     "PredictBatch",
     "PredictConfig",
     "PredictError",
@@ -115,6 +139,9 @@ __all__ = [
     "Predictor",
     "ReadyRunner",
     "Recipe",
+    "RequestTimedOut",
+    "RequestTooLarge",
+    "RequestUnusable",
     "ResultMismatch",
     "Run",
     "RunEnded",
@@ -123,6 +150,8 @@ __all__ = [
     "RunnerBusy",
     "RunnerConfig",
     "RunnerError",
+    "ServiceOverloaded",
+    "ServingError",
     "ShorterData",
     "SourceUnusable",
     "StageNotReached",
@@ -139,5 +168,8 @@ __all__ = [
     "ValResult",
     "Validator",
     "WouldDeadlock",
+    "boxes",
+    "classes",
     "load_weights",
+    "values",
 ]

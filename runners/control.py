@@ -1,4 +1,4 @@
-"""What may be asked of a run from outside its loop: to stop, to pause, to go on."""
+"""What may be asked of a run from outside its loop: to stop, to pause, to go on, and to do something in between."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import asyncio
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from .errors import WouldDeadlock
+if TYPE_CHECKING:
+    from .jobs import Job
 
 
 class Control:
@@ -26,7 +29,11 @@ class Control:
         """Why the run shall stop; None: it shall not."""
         self.signal: int | None = None
         """The signal that asked for it, if one did."""
+        self.said_end = False
+        """Whether the end of the run is being told, or was: of its events only ``RunEnd`` may still come."""
         self._paused = False
+        self._over = False
+        self._jobs: queue.SimpleQueue[Job[Any]] = queue.SimpleQueue()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @property
@@ -56,16 +63,67 @@ class Control:
         self._paused = False
         self._wake.put(None)
 
+    def ask(self, job: Job[Any]) -> None:
+        """Have `job` done by the run's thread the next time that its loop stands; it fails once the loop is over."""
+        self._jobs.put(job)
+        self.requested = True
+        self._wake.put(None)
+        if self._over:  # after the addition: `end` in another thread sees the job, or this one sees the end
+            self._fail_jobs()
+
+    def end(self) -> None:
+        """The loop is over: what was asked for and not done fails."""
+        self._over = True
+        self._fail_jobs()
+
+    def wake(self) -> None:
+        """Have a loop that stands look whether it is to go on."""
+        self._wake.put(None)
+
     def interrupted(self) -> bool:
         """Called by the loop between two batches: stand still while a pause lasts, then say whether to stop."""
         if not self.requested:
             return False
-        while self._paused and not self.stopping:
-            self._wake.get()
+        self.stand(lambda: self.stopping or not self._paused)
         self.requested = False
-        # Looked at again after the reset: what was asked for in between must not be lost.
-        self.requested = self.stopping or self._paused
+        # Looked at again after the reset, and only ever set: what is asked for meanwhile must not be lost.
+        if self.stopping or self._paused or not self._jobs.empty():
+            self.requested = True
         return self.stopping
+
+    def stand(self, over: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Stand still until ``over()``, at most `seconds`, and do the jobs that come; return whether it is over.
+
+        Called by the run's thread. Whoever makes it over calls `wake` behind that.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self._wake.empty():  # of an earlier stand
+            self._wake.get_nowait()
+        while True:
+            self._do_jobs()
+            if over():
+                return True
+            try:
+                self._wake.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                return over()
+
+    def _do_jobs(self) -> None:
+        """Do the jobs that can be done at this moment; the others wait on."""
+        for job in self._taken():
+            if not job.attempt():
+                self._jobs.put(job)  # at once: an interrupt that ends the run in another job must not lose it
+
+    def _fail_jobs(self) -> None:
+        for job in self._taken():
+            job.fail()
+
+    def _taken(self) -> Generator[Job[Any]]:
+        for _ in range(self._jobs.qsize()):
+            try:
+                yield self._jobs.get_nowait()
+            except queue.Empty:  # another thread has taken it
+                return
 
 
 class Steered:
@@ -89,62 +147,6 @@ class Steered:
         self._control.resume()
 
 
-class Awaited:
-    """Those a run is waiting for: its own thread, the task of an async hook, the holders of the loop.
-
-    If one of them waited for the run in turn, neither would ever go on.
-
-    Args:
-        loop: The event loop that the run's async hooks need, if it was started on one.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self._loop = loop
-        self._members: set[object] = set()
-
-    @contextmanager
-    def caller(self) -> Generator[None]:
-        """Count the calling task, or the calling thread where there is no task, for the length of the block."""
-        member = self.enter()
-        try:
-            yield
-        finally:
-            self.leave(member)
-
-    def enter(self) -> object:
-        """Count the caller; return what `leave` takes."""
-        member = _task() or threading.get_ident()
-        self._members.add(member)
-        return member
-
-    def leave(self, member: object) -> None:
-        """Count `member` no longer."""
-        self._members.discard(member)
-
-    def refuse(self, attempted: str) -> None:
-        """Refuse to let the caller wait for the run if the run is waiting for the caller.
-
-        Raises:
-            WouldDeadlock: it is.
-        """
-        if threading.get_ident() in self._members or _task() in self._members:
-            raise WouldDeadlock(
-                attempted,
-                "the run is waiting for the caller, which is inside one of its hooks or holds it",
-                "return from the hook, or leave the `with run.hold(...)` block, first",
-            )
-
-    def refuse_blocking(self, attempted: str, instead: str) -> None:
-        """Refuse to block the caller's thread until the run goes on, if the run may need it.
-
-        Raises:
-            WouldDeadlock: the run is waiting for the caller, or its async hooks need the caller's event loop.
-        """
-        self.refuse(attempted)
-        if self._loop is not None and running_loop() is self._loop:
-            raise WouldDeadlock(attempted, "it would hold up the event loop that the run's async hooks run on", instead)
-
-
 LOOK_SECONDS = 0.2
 """Time between two looks whether an event loop was closed: it tells nobody."""
 
@@ -166,10 +168,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _task() -> asyncio.Task[object] | None:
-    return None if running_loop() is None else asyncio.current_task()
 
 
 @contextmanager

@@ -8,10 +8,12 @@
         ├── InvalidHook          (also TypeError)          a hook that could not be called
         ├── UnreachableStage     (also ValueError)         a hook or a wait for another runner's stage
         ├── HookInterrupted      (also RuntimeError)       an async hook whose loop went away
+        ├── HookTimeout          (also TimeoutError)       a hook that took too long
         ├── DeviceUnavailable    (also RuntimeError)       torch cannot use that device here
         ├── IncompleteRecipe     (also LookupError)        a recipe lacks what a command needs
         ├── RunnerBusy           (also RuntimeError)       one run at a time
         ├── WouldDeadlock        (also RuntimeError)       a wait that could never end
+        ├── JobRefused           (also RuntimeError)       a run cannot do that, or not at this stage
         ├── RunEnded             (also RuntimeError)       the run was over first
         ├── StageNotReached      (also TimeoutError)       a stage did not come in time
         ├── TrackingRefused      (also ValueError)         a loop of the user's own that says what cannot be told
@@ -35,8 +37,8 @@
                 ├── ModelMismatch
                 └── OptimizerMismatch
 
-`PredictError` and `ExportError`, the roots of what only predictors and exporters raise, have their trees in
-``predict/errors.py`` and ``export/errors.py``.
+`PredictError`, `ServingError` and `ExportError`, the roots of what only predictors, prediction services and exporters
+raise, have their trees in ``predict/errors.py``, ``serving/errors.py`` and ``export/errors.py``.
 """
 
 from __future__ import annotations
@@ -102,6 +104,16 @@ class HookInterrupted(RunnerError, RuntimeError):
         )
 
 
+class HookTimeout(RunnerError, TimeoutError):
+    """A hook did not return within its `timeout`."""
+
+    def __init__(self, hook: str, event: str, run: str, seconds: float) -> None:
+        super().__init__(
+            f"the hook {hook} did not return within its timeout of {seconds:g} s at {event} of run {run!r}, which "
+            f"waited for it; find what it waits for, give it more time, or make it a subscriber: @bus.on({event})"
+        )
+
+
 class DeviceUnavailable(RunnerError, RuntimeError):
     """The device that was asked for cannot be used here."""
 
@@ -132,6 +144,13 @@ class WouldDeadlock(RunnerError, bus_errors.WouldDeadlock):
 
     def __init__(self, attempted: str, because: str, instead: str) -> None:
         super().__init__(f"{attempted} would wait for ever: {because}; {instead}")
+
+
+class JobRefused(RunnerError, RuntimeError):
+    """What was asked of a run is something that it cannot do, or not at this stage."""
+
+    def __init__(self, run: str, what: str, obstacle: str) -> None:
+        super().__init__(f"run {run!r} cannot do {what}: {obstacle}")
 
 
 class RunEnded(RunnerError, RuntimeError):

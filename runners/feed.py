@@ -59,6 +59,10 @@ class Feed:
         """Batches of an epoch; None where the data does not know."""
         return length(self._data)
 
+    def has(self, data: object) -> bool:
+        """Whether its batches come from `data`."""
+        return self._data is data
+
     def refuse_empty(self) -> None:
         """Refuse data that is known to be empty.
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from ..bus.interrupts import Watch
 from ..schemas import Event
-from .control import Awaited, wait_while_open
+from .awaited import Awaited, Stay
+from .control import Control
 from .errors import RunEnded, StageNotReached
 from .hooks import Hook, Hooks
+from .stand import Stand
 
 E = TypeVar("E", bound=Event)
 
@@ -25,10 +27,11 @@ def in_words(types: Iterable[type[Event] | str]) -> str:
 class Holds:
     """The holds of one run."""
 
-    def __init__(self, run: str, hooks: Hooks[Any], awaited: Awaited) -> None:
+    def __init__(self, run: str, hooks: Hooks[Any], awaited: Awaited, control: Control) -> None:
         self.run = run
         self.hooks = hooks
         self.awaited = awaited
+        self.control = control
         self._waiting: set[Hold[Any]] = set()
         self.over = False
         """Whether the run is over."""
@@ -37,7 +40,7 @@ class Holds:
         """Tell `hold` when the run is over; at once if it is over already."""
         self._waiting.add(hold)
         if self.over:  # after the addition: `end` in another thread sees the hold, or the hold sees the end
-            hold.end()
+            self._tell(hold)
 
     def discard(self, hold: Hold[Any]) -> None:
         """`hold` waits no longer."""
@@ -46,8 +49,16 @@ class Holds:
     def end(self) -> None:
         """The run is over: tell everybody who waits."""
         self.over = True
-        for hold in tuple(self._waiting):
-            hold.end()
+        for hold in list(self._waiting):
+            self._tell(hold)
+
+    def _tell(self, hold: Hold[Any]) -> None:
+        """Tell `hold` of the end, in whichever of two threads takes it first."""
+        try:
+            self._waiting.remove(hold)
+        except KeyError:  # it was told, or waits no longer
+            return
+        hold.end()
 
 
 class Hold(Generic[E]):
@@ -62,14 +73,17 @@ class Hold(Generic[E]):
         types: tuple[type[Event] | str, ...],
         where: Callable[[E], bool] | None,
         timeout: float | None,
+        watch: Watch,
     ) -> None:
         self._holds = holds
+        self._watch = watch
         self._where = where
         self._timeout = timeout
         self._wanted = in_words(types)
         self._types = types
         self._offer: concurrent.futures.Future[E] = concurrent.futures.Future()
-        self._released = threading.Event()
+        self._released = False
+        self._stay = Stay(holds.awaited, f"a hold on {self._wanted}", held=True)
         self._hook: Hook[Any, Any] | None = None
         self._member: object = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,7 +93,10 @@ class Hold(Generic[E]):
             self._holds.awaited.refuse_blocking(f"hold({self._wanted})", "use `async with run.hold(...)`")
         self._wait_at_stage()
         try:
-            return self._take(self._offer.result(self._timeout))
+            self._watch.begin(blocking=True)
+            with self._holds.awaited.waiting(f"hold({self._wanted})"):
+                event = self._offer.result(self._timeout)
+            return self._take(event)
         except BaseException as error:
             self._release()
             raise self._explain(error) from None
@@ -90,8 +107,10 @@ class Hold(Generic[E]):
         self._loop = asyncio.get_running_loop()
         self._wait_at_stage()
         try:
-            async with asyncio.timeout(self._timeout):
-                event = await asyncio.wrap_future(self._offer)
+            self._watch.begin()
+            with self._holds.awaited.waiting(f"hold({self._wanted})"):
+                async with asyncio.timeout(self._timeout):
+                    event = await asyncio.wrap_future(self._offer)
             return self._take(event)
         except BaseException as error:  # cancelled while the run may be standing already: it must go on
             self._release()
@@ -125,29 +144,34 @@ class Hold(Generic[E]):
             self._fail(error)
             return
         if wanted and self._offer.set_running_or_notify_cancel():
-            self._offer.set_result(event)
-            # A holder that leaves, fails or is cancelled lets go. Only one whose loop was closed abruptly cannot.
-            wait_while_open(self._loop, self._released.wait)
+            with self._holds.awaited.holder(self._stay):
+                self._offer.set_result(event)
+                # A holder that leaves, fails or is cancelled lets go. Only one whose loop was closed abruptly cannot.
+                Stand(self._holds.control, self._stay).until(lambda: self._released, self._loop)
 
     def _fail(self, error: BaseException) -> None:
         if not self._offer.done() and self._offer.set_running_or_notify_cancel():
             self._offer.set_exception(error)
 
     def _take(self, event: E) -> E:
-        self._member = self._holds.awaited.enter()
+        self._watch.blocking = False
+        self._member = self._holds.awaited.enter(self._stay)
         return event
 
     def _release(self) -> None:
+        self._watch.end()
         self._offer.cancel()
-        self._released.set()
-        self._holds.awaited.leave(self._member)
+        self._holds.awaited.leave(self._stay, self._member)
+        self._released = True
+        self._holds.control.wake()
         self._holds.discard(self)
         if self._hook is not None:
             self._hook.remove()
 
     def _explain(self, error: BaseException) -> BaseException:
         """Return what the holder is told: a wait that timed out in our words, anything else as it is."""
-        ours = self._offer.cancelled() or self._offer.exception() is None
-        if isinstance(error, TimeoutError) and ours:
-            return StageNotReached(self._holds.run, self._wanted, self._timeout)
-        return error
+        if not isinstance(error, TimeoutError):
+            return error
+        failed = None if self._offer.cancelled() else self._offer.exception()
+        # Where it failed, that is the predicate's own, or the run ended at the moment when the time was up.
+        return failed or StageNotReached(self._holds.run, self._wanted, self._timeout)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import functools
 import inspect
+import math
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from ..bus.cells import did
+from ..bus.policy import is_async
 from ..schemas import (
     BusEvent,
     Event,
@@ -21,8 +22,7 @@ from ..schemas import (
     ValEvent,
     find_events,
 )
-from .control import Awaited, wait_while_open
-from .errors import HookInterrupted, InvalidHook, UnreachableStage
+from .errors import InvalidHook, UnreachableStage
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -37,17 +37,30 @@ class Hook(Generic[E, T]):
     A context manager: leaving it removes the hook.
     """
 
-    def __init__(self, function: Callable[[E, T], object], types: tuple[type[Event], ...], registry: Hooks[T]) -> None:
+    def __init__(
+        self,
+        function: Callable[[E, T], object],
+        types: tuple[type[Event], ...],
+        registry: Hooks[T],
+        timeout: float | None = None,
+    ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._registry = registry
         self.types = types
         """The events and families it is called for."""
+        self.timeout = timeout
+        """Seconds a call may take; None: any time."""
 
     @property
     def name(self) -> str:
         """The qualified name of the function."""
         return str(getattr(self._function, "__qualname__", repr(self._function)))
+
+    @property
+    def awaits(self) -> bool:
+        """Whether calling it does nothing but give an awaitable."""
+        return is_async(inspect.unwrap(self._function))
 
     def __call__(self, event: E, runner: T) -> object:
         """Call the function."""
@@ -87,29 +100,33 @@ class Hooks(Generic[T]):
         self._hooks: tuple[Hook[Any, T], ...] = ()
         self._by_event: dict[type[Event], tuple[Hook[Any, T], ...]] = {}
 
-    def add(self, function: Callable[[E, T], object], *types: type[Event] | str) -> Hook[E, T]:
+    def add(
+        self, function: Callable[[E, T], object], *types: type[Event] | str, timeout: float | None = None
+    ) -> Hook[E, T]:
         """Register ``function(event, runner)`` for `types` (classes, families or names; none: every event).
+
+        A call that takes longer than `timeout` seconds ends the run.
 
         Raises:
             UnknownEventName: no event has that name.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: `function` is not callable, or not with ``(event, runner)``.
+            InvalidHook: `function` is not callable, or not with ``(event, runner)``, or `timeout` is no time.
         """
         classes = self.reachable(types)
-        _check(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`")
-        return self._add(Hook(function, classes, self))
+        _check(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`", timeout)
+        return self._add(Hook(function, classes, self, timeout))
 
-    def add_callback(self, name: str, function: Callable[[T], object]) -> Hook[Any, T]:
-        """Register ``function(runner)`` under a callback's name, e.g. ``on_fit_epoch_end``.
+    def add_callback(self, name: str, function: Callable[[T], object], *, timeout: float | None = None) -> Hook[Any, T]:
+        """Register ``function(runner)`` under a callback's name, e.g. ``on_fit_epoch_end``. For `timeout` see `add`.
 
         Raises:
             UnknownEventName: there is no such callback; the message lists the closest.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: `function` is not callable, or not with ``(runner)``.
+            InvalidHook: `function` is not callable, or not with ``(runner)``, or `timeout` is no time.
         """
         (event,) = self.reachable([name])
-        _check(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`")
-        return self._add(Hook(_without_event(function), (event,), self))
+        _check(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`", timeout)
+        return self._add(Hook(_without_event(function), (event,), self, timeout))
 
     def reachable(self, types: Iterable[type[Event] | str]) -> tuple[type[Event], ...]:
         """Return the classes that `types` mean, each of which this runner may reach.
@@ -141,11 +158,16 @@ class Hooks(Generic[T]):
     def _add(self, hook: Hook[E, T]) -> Hook[E, T]:
         with self._lock:
             self._replace((*self._hooks, hook))
+        did(hook, _remove)
         return hook
 
     def _replace(self, hooks: tuple[Hook[Any, T], ...]) -> None:
         self._hooks = hooks
         self._by_event = {}
+
+
+def _remove(hook: Hook[Any, Any]) -> None:
+    hook.remove()
 
 
 def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], object]:
@@ -156,9 +178,17 @@ def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], obje
     return call
 
 
-def _check(function: object, arguments: int, expected: str) -> None:
+def _check(function: object, arguments: int, expected: str, timeout: object) -> None:
     if problem := why_not_callable(function, arguments):
         raise InvalidHook(function, expected, problem)
+    if timeout is not None and not _is_time(timeout):
+        raise InvalidHook(function, "seconds above 0, or None for any time", f"timeout={timeout!r:.40}")
+
+
+def _is_time(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def why_not_callable(function: object, arguments: int) -> str | None:
@@ -174,35 +204,3 @@ def why_not_callable(function: object, arguments: int) -> str | None:
     except TypeError as error:
         return f"it takes {signature} ({error})"
     return None
-
-
-def wait_for(
-    awaitable: Awaitable[object], loop: asyncio.AbstractEventLoop, awaited: Awaited, hook: str, event: str
-) -> None:
-    """Await on `loop`, from another thread, what an async hook returned; its task counts among the `awaited`.
-
-    Raises:
-        HookInterrupted: the loop is closed, was closed meanwhile, or cancelled the hook.
-    """
-    coroutine = _counted(awaitable, awaited)
-    try:
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    except RuntimeError:
-        coroutine.close()
-        if inspect.iscoroutine(awaitable):
-            awaitable.close()
-        raise HookInterrupted(hook, event) from None
-    try:
-        # A loop that is shut down in order cancels the hook, which ends the wait; one closed abruptly forgets it.
-        if not wait_while_open(loop, lambda seconds: bool(concurrent.futures.wait([future], seconds).done)):
-            raise concurrent.futures.CancelledError
-        future.result()
-    except concurrent.futures.CancelledError:
-        raise HookInterrupted(hook, event) from None
-    finally:
-        future.cancel()
-
-
-async def _counted(awaitable: Awaitable[object], awaited: Awaited) -> None:
-    with awaited.caller():
-        await awaitable

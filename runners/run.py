@@ -6,25 +6,35 @@ import asyncio
 import atexit
 import concurrent.futures
 import logging
+import os
 import threading
 import weakref
-from collections.abc import Callable, Generator
-from typing import Any, Generic, Literal, TypeVar, overload
+from collections.abc import Callable, Generator, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from typing_extensions import Unpack
 
 from ..bus import Bus, Mark, PolicyKeywords, Stream
-from ..schemas import Event
+from ..bus.cells import AGAIN, did
+from ..bus.interrupts import Watch
+from ..bus.notebook import Recorded, Shown
+from ..schemas import Event, RunEnd
 from .control import Control, Steered
-from .errors import RunEnded, StageNotReached
+from .errors import JobRefused, RunEnded, StageNotReached, WouldDeadlock
 from .hold import Hold, Holds, in_words
-from .results import RunResult
+from .jobs import Able, Asked, Job
+from .results import RunResult, ValResult
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric, MetricCollection
 
 R = TypeVar("R", bound=RunResult)
+T = TypeVar("T")
 E1 = TypeVar("E1", bound=Event)
 E2 = TypeVar("E2", bound=Event)
 
-State = Literal["running", "paused", "stopping", "completed", "stopped", "failed"]
+State = Literal["running", "held", "paused", "stopping", "completed", "stopped", "failed"]
 
 logger = logging.getLogger("lineside.runners")
 
@@ -32,20 +42,29 @@ _PATIENCE_AT_EXIT = 3.0
 """Seconds the interpreter waits at its exit for a run to stop at its next batch and save."""
 
 
-class Run(Steered, Generic[R]):
+class Run(Steered, Shown, Recorded, Generic[R]):
     """A run in progress, or over. Made by `Runner.start`.
 
     Awaiting it gives its result or raises the error that ended it; cancelling whoever awaits does not stop the run.
     The error of a failed run that nobody ever asked for is logged.
     """
 
-    def __init__(self, id: str, bus: Bus, begin: Mark, control: Control, holds: Holds) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        bus: Bus,
+        begin: Mark,
+        control: Control,
+        holds: Holds,
+        able: Able | None = None,
+    ) -> None:
         self.id = id
         """Id of the run."""
         self._bus = bus
         self._begin = begin
         self._control = control
         self._holds = holds
+        self._able = able
         self._outcome: concurrent.futures.Future[R] = concurrent.futures.Future()
         self._outcome.set_running_or_notify_cancel()  # from now on a cancelled reader cannot cancel it
         self._unasked = weakref.finalize(self, _report_if_lost, id, self._outcome)
@@ -55,6 +74,7 @@ class Run(Steered, Generic[R]):
         thread = threading.Thread(target=self._work, args=(execute,), name=f"lineside-{self.id}", daemon=True)
         atexit.register(self._stop_at_exit, thread)
         thread.start()
+        did(self, lambda run: run.stop(AGAIN), lambda run, seconds: concurrent.futures.wait([run._outcome], seconds))
 
     def _work(self, execute: Callable[[], R]) -> None:
         try:
@@ -70,6 +90,7 @@ class Run(Steered, Generic[R]):
     def _over(self) -> concurrent.futures.Future[R]:
         atexit.unregister(self._stop_at_exit)
         self._holds.end()
+        self._able = None  # it has the model: a handle that is kept must not keep that
         return self._outcome
 
     def _stop_at_exit(self, thread: threading.Thread) -> None:
@@ -89,6 +110,8 @@ class Run(Steered, Generic[R]):
             return "failed" if self._outcome.exception() is not None else self._outcome.result().outcome
         if self._control.stopping:
             return "stopping"
+        if self._holds.awaited.held:
+            return "held"
         return "paused" if self._control.paused else "running"
 
     def result(self, timeout: float | None = None) -> R:
@@ -100,7 +123,10 @@ class Run(Steered, Generic[R]):
         """
         if not self.done():
             self._holds.awaited.refuse_blocking("run.result()", "use `await run`")
-        if not concurrent.futures.wait([self._outcome], timeout).done:
+        with self._holds.awaited.waiting("run.result()"), Watch(self._control.stop, blocking=True):
+            # Not the set: a future that this frame held would be a cycle with its error.
+            done = bool(concurrent.futures.wait([self._outcome], timeout).done)
+        if not done:
             raise StageNotReached(self.id, "its end", timeout)
         self._unasked.detach()
         try:
@@ -115,7 +141,8 @@ class Run(Steered, Generic[R]):
 
     async def _wait(self) -> R:
         try:
-            return await asyncio.wrap_future(self._outcome)
+            with self._holds.awaited.waiting("await run"), Watch(self._control.stop):
+                return await asyncio.wrap_future(self._outcome)
         finally:
             if self.done():
                 self._unasked.detach()
@@ -135,7 +162,7 @@ class Run(Steered, Generic[R]):
         An iterator, an async iterator and a context manager; the keywords are those of `Bus.stream`.
         """
         keywords: PolicyKeywords = {"since": self._begin, **policy, "run": self.id}
-        return self._bus.stream(*types, **keywords)
+        return self._bus.stream(*types, **keywords).watched(Watch(self._control.stop))
 
     @overload
     async def next(
@@ -159,20 +186,37 @@ class Run(Steered, Generic[R]):
             StageNotReached: it did not come within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.
         """
-        self._holds.hooks.reachable(types)
+        classes = self._holds.hooks.reachable(types)
         wanted = in_words(types)
         if self.done():
             raise RunEnded(self.id, wanted)
         self._holds.awaited.refuse(f"run.next({wanted})")
         policy: PolicyKeywords = {"since": "now"} if where is None else {"since": "now", "where": where}
         try:
-            with self.stream(*types, **policy) as events:
+            with self._holds.awaited.waiting(f"run.next({wanted})"):
                 async with asyncio.timeout(timeout):
-                    async for event in events:
-                        return event
+                    event = await self._first(types, classes, policy)
         except TimeoutError:
             raise StageNotReached(self.id, wanted, timeout) from None
-        raise RunEnded(self.id, wanted)
+        if event is None:
+            raise RunEnded(self.id, wanted)
+        return event
+
+    async def _first(
+        self, types: Iterable[type[Event] | str], classes: tuple[type[Event], ...], policy: PolicyKeywords
+    ) -> Event | None:
+        """Return the first event of `types` that comes; None if the run ends before."""
+        with self.stream(*types, **policy) as events:
+            if not self._control.said_end:  # asked behind the beginning of the stream, which then sees the end
+                async for event in events:
+                    return event
+                return None
+        if not issubclass(RunEnd, classes):
+            return None
+        with self.stream(RunEnd, **{**policy, "since": self._begin}) as events:  # it may be behind us
+            async for event in events:
+                return event
+        return None
 
     @overload
     def hold(
@@ -195,7 +239,83 @@ class Run(Steered, Generic[R]):
             StageNotReached: the stage was not reached within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.
         """
-        return Hold(self._holds, types, where, timeout)
+        return Hold(self._holds, types, where, timeout, Watch(self._control.stop))
+
+    # ---- what the run itself does in between
+
+    def checkpoint(self, path: str | os.PathLike[str] | None = None) -> Asked[Path]:
+        """Save where the run stands, as a stop would, and go on: ``await run.checkpoint()``, or ``.result()`` of it.
+
+        It is done between two batches, at the end of an accumulation window, or at once where the run is paused, held
+        or inside a hook, and gives the path of the checkpoint: ``last.pt`` in the run's folder unless `path` names
+        another file, which is replaced. ``ModelSave`` is published; hooks and holds there are not called.
+
+        Raises:
+            JobRefused: it is no training run, or it is held within a batch; the message says more.
+            RunEnded: training was over before.
+            CheckpointUnwritable: it could not be written.
+            WouldDeadlock: the run is waiting for the caller and cannot do anything.
+        """
+        file = None if path is None else Path(path)
+        return self._ask(
+            "run.checkpoint()",
+            lambda able, _: able.checkpoint(file),
+            lambda able: able.obstacle("checkpoint"),
+        )
+
+    def evaluate(
+        self,
+        data: Iterable[Any],
+        metrics: Metric | MetricCollection | Mapping[str, Metric] | None = None,
+    ) -> Asked[ValResult]:
+        """Evaluate the model as it is on other data: ``await run.evaluate(loader)``, or ``.result()`` of it.
+
+        The run stands meanwhile: it is done between two batches, or at once where the run is paused, held or inside a
+        hook. The moving average is evaluated where there is one, as in validation. Training goes on as if nothing had
+        been: modes, gradients, random generators and the trainer's own metrics are as before. The events of validation
+        are published with ``aside=True``; hooks and holds there are not called. A stop breaks it off, and gives a
+        result with the outcome ``stopped``.
+
+        Args:
+            data: Batches, as for validation.
+            metrics: What to compute besides the loss. Default: a copy of what validation computes.
+
+        Raises:
+            JobRefused: it is no training run, or `data` is what the run itself is reading; the message says more.
+            RunEnded: training was over before.
+            WouldDeadlock: the run is waiting for the caller and cannot do anything.
+        """
+        return self._ask(
+            "run.evaluate()",
+            lambda able, unwanted: able.evaluate(data, metrics, unwanted),
+            lambda able: able.obstacle("evaluate"),
+        )
+
+    def _ask(
+        self,
+        what: str,
+        work: Callable[[Able, Callable[[], bool]], T],
+        obstacle: Callable[[Able], str | None],
+    ) -> Asked[T]:
+        able, awaited = self._able, self._holds.awaited
+        if self.done():
+            raise RunEnded(self.id, what)
+        if able is None:
+            raise JobRefused(self.id, what, "only the run of a Trainer trains a model that it could save or evaluate")
+        stay, own = awaited.within(), awaited.in_own_thread
+        if stay is not None and not stay.serves and not own:
+            because = f"run {self.id} waits for {stay.what} in its own thread, which would have to do it"
+            raise WouldDeadlock(what, because, "call it in the hook itself, or make the hook an `async def`")
+        if stay is None and own:
+            raise JobRefused(self.id, what, "its data or its model asks, in the middle of a batch; ask in a hook")
+        job = Job(
+            self.id, what, lambda unwanted: work(able, unwanted), lambda: obstacle(able), inside=own or bool(stay)
+        )
+        if own:
+            job.attempt()
+        else:
+            self._control.ask(job)
+        return Asked(job, awaited, lambda: Watch(self._control.stop))
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.state}>"

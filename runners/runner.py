@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import os
 import socket
@@ -18,14 +17,18 @@ from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 from ..bus import Bus, Mark, Source
+from ..bus.cells import settle
 from ..schemas import ErrorInfo, Event, Outcome, RunEnd, RunEvent, RunStart
 from ..schemas.run import Kind
+from .awaited import Awaited
+from .calling import Caller
 from .config import RunnerConfig
-from .control import Awaited, Control, Steered, running_loop, stop_on_signals
+from .control import Control, Steered, running_loop, stop_on_signals
 from .errors import RunnerBusy, WouldDeadlock
 from .hold import Holds
-from .hooks import Hook, Hooks, wait_for
+from .hooks import Hook, Hooks
 from .identity import Identity, new_run_id, versions
+from .jobs import Able
 from .results import RunResult
 from .run import Run
 from .scalars import Snapshot
@@ -42,6 +45,10 @@ Begin = Callable[[asyncio.AbstractEventLoop | None], None]
 logger = logging.getLogger("lineside.runners")
 
 _DRAIN_SECONDS = 5.0
+_KEPT, _KEPT_BYTES = 1 << 16, 128 << 20
+"""Of a bus of its own, where a handle can look back at the run. Unread events take about a third of these bytes."""
+_SETTLE_SECONDS = 10.0
+"""Longest wait for the end of the run that a notebook's cell began when it was run before."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Runner(Steered, ABC, Generic[C, R]):
         self._busy = threading.Lock()
         self._identity = Identity("")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._caller: Caller
         self._source: Source
         self._mark: Mark
 
@@ -130,12 +138,14 @@ class Runner(Steered, ABC, Generic[C, R]):
 
     def _start(self, begin: Begin) -> Run[R]:
         """Run in a worker thread and return its handle at once."""
+        settle(_SETTLE_SECONDS)
         self._occupy()
         try:
             begin(running_loop())
-            holds = Holds(self.run_id, self._hooks, self._awaited)
-            run: Run[R] = Run(self.run_id, self.bus, self._mark, self._control, holds)
+            holds = Holds(self.run_id, self._hooks, self._awaited, self._control)
+            run: Run[R] = Run(self.run_id, self.bus, self._mark, self._control, holds, self._able())
             if self._own_bus is not None:  # its streams can be read for as long as the handle lives
+                self._own_bus.remember(_KEPT, _KEPT_BYTES)
                 weakref.finalize(run, self._own_bus.close)
             run.work(self._execute_and_release)
         except BaseException:
@@ -150,39 +160,50 @@ class Runner(Steered, ABC, Generic[C, R]):
             self.stop("stop was set")
 
     @overload
-    def hook(self, t1: type[E1], /) -> Callable[[Callable[[E1, Self], object]], Hook[E1, Self]]: ...
+    def hook(
+        self, t1: type[E1], /, *, timeout: float | None = None
+    ) -> Callable[[Callable[[E1, Self], object]], Hook[E1, Self]]: ...
     @overload
     def hook(
-        self, t1: type[E1], t2: type[E2], /
+        self, t1: type[E1], t2: type[E2], /, *, timeout: float | None = None
     ) -> Callable[[Callable[[E1 | E2, Self], object]], Hook[E1 | E2, Self]]: ...
     @overload
-    def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]: ...
-    def hook(self, *types: type[Event] | str) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]:
+    def hook(
+        self, *types: type[Event] | str, timeout: float | None = None
+    ) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]: ...
+    def hook(
+        self, *types: type[Event] | str, timeout: float | None = None
+    ) -> Callable[[Callable[[Any, Self], object]], Hook[Any, Self]]:
         """Register the decorated ``(event, runner)``, sync or async, for `types`; the runner waits for it.
 
-        Hooks are called in the order of registration. One that raises ends the run. The result is a `Hook`: it can
-        still be called, and ``remove()`` takes it off.
+        Hooks are called in the order of registration. One that raises ends the run, and so does one that takes longer
+        than `timeout` seconds (`HookTimeout`): an async one is cancelled, a plain one is called in a thread of its own,
+        which is left behind then. The result is a `Hook`: it can still be called, and ``remove()`` takes it off.
 
         Raises:
             UnknownEventName: no event has that name.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: not callable, or not with (event, runner).
+            InvalidHook: not callable, or not with (event, runner); `timeout` is no time.
         """
 
         def register(function: Callable[[Any, Self], object]) -> Hook[Any, Self]:
-            return self._hooks.add(function, *types)
+            return self._hooks.add(function, *types, timeout=timeout)
 
         return register
 
-    def add_callback(self, name: str, function: Callable[[Self], object]) -> Hook[Any, Self]:
+    def add_callback(
+        self, name: str, function: Callable[[Self], object], *, timeout: float | None = None
+    ) -> Hook[Any, Self]:
         """Register ``function(runner)``, sync or async, under a callback's name, e.g. ``on_fit_epoch_end``.
+
+        For `timeout` see `hook`.
 
         Raises:
             UnknownEventName: there is no such callback; the message lists the closest.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: not callable, or not with (runner).
+            InvalidHook: not callable, or not with (runner); `timeout` is no time.
         """
-        return self._hooks.add_callback(name, function)
+        return self._hooks.add_callback(name, function, timeout=timeout)
 
     # ---- for subclasses
 
@@ -207,17 +228,22 @@ class Runner(Steered, ABC, Generic[C, R]):
     def _call(self, hooks: tuple[Hook[Any, Any], ...], event: Event) -> None:
         for hook in hooks:
             try:
-                answer = hook(event, self)
-                if inspect.isawaitable(answer):
-                    wait_for(answer, self._loop or self.bus.loop, self._awaited, hook.name, event.type)
+                self._caller.call(hook, event, self)
             except BaseException as error:
                 error.add_note(f"raised by the hook {hook.name} at {event.type} of run {event.run}")
                 raise
 
+    def _hook_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop or self.bus.loop
+
+    def _able(self) -> Able | None:
+        """Return what its runs can do when somebody asks; None: nothing."""
+        return None
+
     # ---- the one way every run goes
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._control, self._awaited = Control(), Awaited(loop)
+        self._control = Control()
         self._identity = self._prepare()
         if self._bus_used:
             self._own_bus = None
@@ -225,14 +251,18 @@ class Runner(Steered, ABC, Generic[C, R]):
         self._mark = self.bus.mark()
         self._source = self.bus.source(self._identity.run, attempt=self._identity.attempt, rank=self._identity.rank)
         self._loop = loop
+        self._awaited = Awaited(self.run_id, loop, self.bus.serves)
 
     def _execute(self) -> R:
+        # Here and not where it begins: a subclass may have put a control of its own in the place of the common one.
+        self._caller = Caller(self._awaited, self._control, self._hook_loop)
         with self._awaited.caller(), self.bus.steering.within(self.run_id, self._control):
             errors = _Errors()
             result: R | None = None
             with errors:
                 self._reach_start()
                 result = self._body()
+            self._control.end()
             with errors:
                 self._teardown(errors.ending(result))
             with errors:
@@ -244,6 +274,7 @@ class Runner(Steered, ABC, Generic[C, R]):
         self.reach(RunStart, kind=self.kind, host=socket.gethostname(), pid=os.getpid(), **facts)
 
     def _reach_end(self, ending: Ending) -> None:
+        self._control.said_end = True  # before it is: whoever began to wait and finds this unset will see it
         self.reach(
             RunEnd,
             kind=self.kind,

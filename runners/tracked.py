@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -15,6 +16,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..bus import Bus, Tracked
+from ..bus.cells import AGAIN, did
+from ..bus.interrupts import Watch
 from ..schemas import (
     Event,
     FitEpochEnd,
@@ -54,9 +57,12 @@ class TrackedRun(Steered, Tracked):
         self.id = id or new_run_id(name)
         self._name = name
         self._config = config or {}
+        self._bus = bus
+        self._begin = bus.mark()
         self._source = bus.source(self.id, rank=rank)
         self._control = Control()
         self._steered = bus.steering.within(self.id, self._control)
+        self._watch = Watch(self._control.stop)
         self._state: Literal["new", "open", "over"] = "new"
         self._ways: dict[torch.device, Scalars] = {}
         self._began = 0.0
@@ -197,6 +203,8 @@ class TrackedRun(Steered, Tracked):
         if self._state != "new":
             raise TrackingRefused("the run was begun before", "make another one")
         self._steered.__enter__()
+        self._watch.begin()
+        did(self, lambda run: run.stop(AGAIN))
         self._state = "open"
         self._tell(
             RunStart,
@@ -214,6 +222,7 @@ class TrackedRun(Steered, Tracked):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watch.end()
         if error is None:
             self._end()
         self._state = "over"
@@ -231,6 +240,8 @@ class TrackedRun(Steered, Tracked):
     def _ending(self, error: BaseException | None) -> Ending:
         if isinstance(error, KeyboardInterrupt):
             return Ending("stopped", "KeyboardInterrupt")
+        if isinstance(error, asyncio.CancelledError) and self.stopping:  # a kernel's interrupt, within an async cell
+            return Ending("stopped", self._control.reason)
         if error is not None:
             return Ending("failed", str(error) or type(error).__name__, error_info(error))
         return Ending("stopped", self._control.reason) if self.stopping else Ending("completed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ from .objective import LossFunction, Objective, StepFunction
 from .results import TrainResult
 from .runner import Ending, ReadyRunner
 from .scalars import scalars_of
+from .train.asked import Asked, Own
 from .train.distributed import Group, join
 from .train.fitting import Parts, Saved, read_fitting
 from .train.keeper import Keeper, refuse_other_run
@@ -106,6 +108,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self._stepper: Stepper | None = None
         self._keeper: Keeper | None = None
         self._folder = Path()
+        self._asked: Asked
         self._held = ExitStack()
         self._check_arguments()
 
@@ -223,10 +226,20 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
 
     def _body(self) -> TrainResult:
         with deterministic(self.config.deterministic):
-            ending = self._make_ready().run()
+            setup, training = self._make_ready()
+            own = Own((self._feed, self._val_feed), setup.setting, self._objective, self._meters, self._fitness)
+            with self._asked.during(training, own):
+                ending = training.run()
         return self._result(ending)
 
-    def _make_ready(self) -> Training:
+    def _able(self) -> Asked:
+        return self._asked
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        super()._begin(loop)
+        self._asked = Asked(self._identity, self._source, self._control, self._group, saves=self.config.save)
+
+    def _make_ready(self) -> tuple[Setup, Training]:
         self.reach(PretrainRoutineStart, epochs=self.config.epochs)
         setup, resumed = self._set_up(), None
         saved, self._saved = self._saved, None  # as large as the model: nobody needs it any more
@@ -238,7 +251,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self.model.train()
         self.optimizer.zero_grad()
         self._reach_ready(setup)
-        return Training(self, self._control, self._source.elapsed, setup, self.progress, resumed)
+        return setup, Training(self, self._control, self._source.elapsed, setup, self.progress, resumed)
 
     def _set_up(self) -> Setup:
         config, device, group = self.config, self.device, self._group
@@ -253,6 +266,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self._keeper = keeper = Keeper(self._folder, self._identity, self._parts, stepper, group, replaces=new)
         if config.save:
             keeper.open()
+        setting = Setting(device, scalars, partial(precision, device, config.amp), group.add_up)
         return Setup(
             config=config,
             device=device,
@@ -262,7 +276,8 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             stepper=stepper,
             schedule=self._schedule,
             keeper=keeper,
-            evaluator=self._evaluator(Setting(device, scalars, partial(precision, device, config.amp), group.add_up)),
+            setting=setting,
+            evaluator=self._evaluator(setting),
         )
 
     def _evaluator(self, setting: Setting) -> Evaluator | None:

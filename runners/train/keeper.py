@@ -103,6 +103,22 @@ class Keeper:
         self.best = self._folder / checkpoint.BEST if best else self.best
         return size
 
+    def save_aside(self, progress: Progress, draws: Draws, path: Path | None) -> tuple[Path, int]:
+        """Write `path`, or ``last.pt`` where it is None, because somebody asked for it; return path and size in bytes.
+
+        Only for a run of one process.
+
+        Raises:
+            CheckpointUnwritable: it could not be written; what was there before is untouched.
+            UnsavableState: something in the state is no plain data.
+        """
+        last = self._folder / checkpoint.LAST
+        if path is None or path.resolve() == last.resolve():
+            self.open()
+            return last, self.save(progress, draws, best=False)
+        random = [{"now": draws.now, "epoch": draws.epoch}]
+        return path, checkpoint.write(path, {**self._state(), "random": random, "progress": progress.state()})
+
     def _state(self) -> dict[str, Any]:
         ema = self._stepper.ema
         return {

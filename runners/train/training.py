@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -33,7 +35,7 @@ from ..objective import Loss
 from ..reporter import Reporter
 from ..runner import Ending
 from ..scalars import Scalars
-from ..val.evaluation import Evaluation, Evaluator
+from ..val.evaluation import Evaluation, Evaluator, Setting
 from . import random_state
 from .distributed import Group
 from .keeper import Draws, Keeper
@@ -56,6 +58,7 @@ class Setup:
     stepper: Stepper
     schedule: Schedule
     keeper: Keeper
+    setting: Setting
     evaluator: Evaluator | None
     """None without validation data."""
 
@@ -105,6 +108,10 @@ class Training:
         """The generators when the loader of the epoch in work was opened."""
         self._trained: random_state.State | None = None
         """The generators when the batches of the epoch in work were done; None before."""
+        self._whole_steps = True
+        """Whether the run stands where one that is resumed can go on: not within a batch, or a window of them."""
+        self._lent: _Loan | None = None
+        """The model, while it has weights that are not its own."""
 
     def run(self) -> Ending:
         """Train, and return how it ended. Raises whatever ends it otherwise."""
@@ -135,12 +142,11 @@ class Training:
     def _fit_epoch(self) -> None:
         """Train, validate and save one epoch; a stop leaves it where it is."""
         began = time.perf_counter()
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None and resumed.epoch is None:
-            self._restore(resumed.now)
-            resumed = None
+        if self._resumed is not None and self._resumed.epoch is None:
+            self._restore(self._resumed.now)
+            self._resumed = None
         self._open_epoch()
-        self._train_epoch(resumed)
+        self._train_epoch()
         if self._ending is not None:
             return
         self._close_training(time.perf_counter() - began)
@@ -164,11 +170,11 @@ class Training:
             lr=setup.schedule.rates(),
         )
 
-    def _train_epoch(self, resumed: Draws | None) -> None:
+    def _train_epoch(self) -> None:
         if self._progress.trained or self._stops():  # all batches were done before the resume; or a hook said so
             return
         try:
-            batches = self._batches(resumed)
+            batches = self._batches()
             for batch in batches:
                 complete = self._completes_window(batch)
                 self._train_batch(batch, complete=complete)
@@ -181,9 +187,10 @@ class Training:
         finally:
             self._reporter.batch = self._reporter.loss = None
 
-    def _batches(self, resumed: Draws | None) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """Return the batches to come: on resuming, those the interrupted attempt had before it, in the same order."""
         feed, device, windows = self._setup.feed, self._setup.device, self._config.accumulate > 1
+        resumed, self._resumed = self._resumed, None
         if resumed is None or resumed.epoch is None:
             self._opened = self._draw_state()
             return feed.epoch(device, mark_last=windows)
@@ -203,6 +210,7 @@ class Training:
             "batch_size": batch.size,
         }
         reporter.batch, reporter.loss = batch.data, None
+        self._whole_steps = False
         self._reach(TrainBatchStart, **where, data_seconds=batch.waited)
         began, step, rates = time.perf_counter(), progress.step, setup.schedule.rates()
         with setup.scalars.computing:
@@ -215,6 +223,7 @@ class Training:
         snapshot = self._losses.count(loss, batch.size, progress, batch.index, step)
         progress.count(batch.index, batch.size)
         seconds = time.perf_counter() - began
+        self._whole_steps = complete
         self._reach_when(snapshot, TrainBatchEnd, **where, step=progress.step, lr=rates, seconds=seconds)
         self._losses.check()
 
@@ -254,9 +263,8 @@ class Training:
         return max(min(whole, batch.batches - batch.index + batch.index % whole), 1)
 
     def _leaves_epoch(self, *, complete: bool) -> bool:
-        """Between two batches: stand still while paused; at the end of a window, say whether the epoch ends here."""
+        """At the end of a window: stand still while paused, then say whether the epoch ends here."""
         if not complete:
-            self._control.interrupted()
             return False
         wish = self._heed(self._limits.after_window())
         return wish is not Wish.GO_ON or self._limits.steps_done(self._progress)
@@ -265,10 +273,12 @@ class Training:
 
     def _close_training(self, duration: float) -> None:
         """The batches of the epoch are done."""
+        self._whole_steps = False  # until it is noted that they are
         self._losses.check(wait=True)
         progress = self._progress
         self._trained = self._draw_state()
         progress.trained = self._whole
+        self._whole_steps = True
         progress.losses = self._losses.means()
         self._reach(
             TrainEpochEnd,
@@ -355,7 +365,7 @@ class Training:
         if evaluator is None or weights is None or progress.best_epoch is None:
             return
         began, model = time.perf_counter(), self._setup.stepper.evaluated
-        with _borrowed(model, weights):
+        with self._lending(model, weights):
             evaluation = self._evaluate(evaluator, model, progress.best_epoch)
         if evaluation is None:
             return
@@ -400,10 +410,7 @@ class Training:
         if not self._config.save:
             return
         began, keeper, progress = time.perf_counter(), self._setup.keeper, self._progress
-        if progress.batch:
-            self._losses.note(progress)
-        draws = Draws(self._trained or self._draw_state(), None if progress.trained else self._opened)
-        size = keeper.save(progress, draws, best=best)
+        size = keeper.save(progress, self._note_draws(), best=best)
         self._kept, self._kept_step = progress.position, progress.step
         if self._setup.group.rank == 0:
             self._reach(
@@ -416,6 +423,52 @@ class Training:
                 bytes=size,
                 duration=time.perf_counter() - began,
             )
+
+    def _note_draws(self) -> Draws:
+        """Note what a checkpoint holds of the losses; return what it holds of the generators."""
+        if self._resumed is not None:  # nothing was drawn yet
+            return self._resumed
+        if self._progress.batch:
+            self._losses.note(self._progress)
+        return Draws(self._trained or self._draw_state(), None if self._progress.trained else self._opened)
+
+    # ---- what somebody asks for in between
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose stages are being reached."""
+        return self._progress.at_hand
+
+    def obstacle(self) -> str | None:
+        """Say why the run cannot be saved at this moment; None: it can."""
+        if not self._whole_steps:
+            return (
+                "it is within a batch, or a window of batches, where a resumed run could not go on; "
+                "ask at TrainBatchEnd of a batch that completes a step, or at a stage between two batches"
+            )
+        return "its loss is not finite, and it is being stopped for that" if self._losses.diverged else None
+
+    def save_aside(self, path: Path | None) -> tuple[Path, Mapping[str, object]]:
+        """Save where the run stands, to `path` or as ``last.pt``; return the path and what ``ModelSave`` says of it."""
+        began, keeper, progress = time.perf_counter(), self._setup.keeper, self._progress
+        with self.own_weights():
+            saved, size = keeper.save_aside(progress, self._note_draws(), path)
+        facts = {"epoch": progress.at_hand, "step": progress.step, "path": saved, "best": None, "fitness": None}
+        return saved, {**facts, "bytes": size, "duration": time.perf_counter() - began}
+
+    @contextmanager
+    def own_weights(self) -> Generator[nn.Module]:
+        """Give the module that is validated; in the block it has its own weights, whatever it was lent."""
+        with nullcontext() if self._lent is None else self._lent.returned():
+            yield self._setup.stepper.evaluated
+
+    @contextmanager
+    def _lending(self, model: nn.Module, weights: Mapping[str, Any]) -> Generator[None]:
+        with _Loan(model, weights) as self._lent:
+            try:
+                yield
+            finally:
+                self._lent = None
 
     def _draw_state(self) -> random_state.State:
         return random_state.capture(self._setup.feed.generators())
@@ -446,12 +499,29 @@ def _norm_field(values: Sequence[float]) -> Mapping[str, object]:
     return {"grad_norm": values[0]}
 
 
-@contextmanager
-def _borrowed(model: nn.Module, weights: Mapping[str, Any]) -> Generator[None]:
-    """Let `model` have other weights for the length of the block."""
-    own = copy.deepcopy(model.state_dict())
-    model.load_state_dict(weights)
-    try:
-        yield
-    finally:
-        model.load_state_dict(own)
+class _Loan:
+    """Lets `model` have other weights for the length of a block."""
+
+    def __init__(self, model: nn.Module, weights: Mapping[str, Any]) -> None:
+        self._model = model
+        self._weights = weights
+        self._own: Mapping[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._own = copy.deepcopy(self._model.state_dict())
+        self._model.load_state_dict(self._weights)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._model.load_state_dict(self._own)
+
+    @contextmanager
+    def returned(self) -> Generator[None]:
+        """Let it have its own again for the length of a block within."""
+        self._model.load_state_dict(self._own)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(self._weights)

@@ -11,15 +11,15 @@ import pytest
 from .support import CLOSING, OPENING, PATIENCE, A, T, V
 
 SCRIPT = """
-import json, os, sys, torch
+import json, os, sys, threading, torch
 from pathlib import Path
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torchmetrics.classification import MulticlassAccuracy
 from lineside.bus import Bus
-from lineside.runners import Trainer
-from lineside.schemas import Event, TrainBatchEnd
+from lineside.runners import JobRefused, Trainer
+from lineside.schemas import Event, RunStart, TrainBatchEnd, TrainEpochEnd
 
 folder = Path(sys.argv[1])
 rank = int(os.environ["RANK"])
@@ -38,7 +38,22 @@ class Net(nn.Module):
 def by_parts(model, batch):
     return nn.functional.cross_entropy(model.head(batch[0]), batch[1])
 
-def train(directory, stop=None, poison=None, parts=False, seed=0, **settings):
+def ask_for_it(trainer):
+    # At an epoch's end, what the run can only do in between where it is a single process.
+    refused, handle, handed_over = [], [], threading.Event()
+    trainer.hook(RunStart)(lambda event, trainer: handed_over.wait())
+    @trainer.hook(TrainEpochEnd)
+    def ask(event, trainer):
+        for asked in (handle[0].checkpoint(), handle[0].evaluate(DataLoader(held, 4))):
+            try:
+                asked.result()
+            except JobRefused as error:
+                refused.append(str(error))
+    handle.append(trainer.start())
+    handed_over.set()
+    return handle[0].result(), refused
+
+def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, **settings):
     torch.manual_seed(seed + rank)  # other weights in each process, until DDP makes them the same
     model = Net()
     ce = nn.CrossEntropyLoss()
@@ -58,10 +73,11 @@ def train(directory, stop=None, poison=None, parts=False, seed=0, **settings):
         def stop_there(event, trainer):
             if [rank, event.epoch, event.batch] == stop:
                 trainer.stop("rank 1 has seen enough")
-        result = trainer.run()
+        result, refused = ask_for_it(trainer) if ask else (trainer.run(), [])
         bus.drain()
     return {
         "names": [event.type for event in events],
+        "refused": refused,
         "ranks": sorted({event.rank for event in events}),
         "result": json.loads(result.model_dump_json()),
         "weights": [value.tolist() for value in model.state_dict().values()],
@@ -131,3 +147,19 @@ def test_a_step_may_call_the_parts_of_the_model_and_the_gradients_are_those_of_a
         tmp_path, {"directory": "whole", "epochs": 1}, {"directory": "parts", "epochs": 1, "parts": True}
     )
     assert parts[0]["weights"] == parts[1]["weights"] == whole[0]["weights"]
+
+
+@pytest.mark.slow
+def test_no_process_of_several_saves_or_evaluates_alone_and_training_goes_on(tmp_path: Path) -> None:
+    alone, asked = train_in_two_processes(
+        tmp_path, {"directory": "alone", "epochs": 1}, {"directory": "asked", "epochs": 1, "ask": True}
+    )
+    for report in asked:
+        run = report["result"]["run"]
+        assert report["refused"] == [
+            f"run {run!r} cannot do {what}: it has 2 processes, and all of them would have to do it together"
+            for what in ("run.checkpoint()", "run.evaluate()")
+        ]
+        assert report["result"]["outcome"] == "completed"
+    assert [report["names"] for report in asked] == [report["names"] for report in alone]
+    assert [report["weights"] for report in asked] == [report["weights"] for report in alone]

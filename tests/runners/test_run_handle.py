@@ -352,7 +352,9 @@ async def test_awaiting_a_run_inside_its_own_hook_is_refused(trainer: Trainer) -
     @trainer.hook(TrainEpochEnd)
     async def wait(event: Event, trainer: Trainer) -> None:
         for attempt in (run.next(), _await(run), _hold(run)):
-            with pytest.raises(WouldDeadlock, match="the run is waiting for the caller") as caught:
+            with pytest.raises(
+                WouldDeadlock, match="waits for the hook `.*wait` at TrainEpochEnd, and `.*` would wait for the run"
+            ) as caught:
                 await attempt
             refused.append(str(caught.value).split()[0])
 
@@ -385,10 +387,10 @@ def test_waiting_for_a_run_inside_its_own_sync_hook_is_refused(trainer: Trainer,
 
 async def test_awaiting_a_run_while_holding_it_is_refused(trainer: Trainer) -> None:
     run = trainer.start()
+    elsewhere = await begin(_await(run))
     async with run.hold(TrainEpochStart):
         with pytest.raises(WouldDeadlock, match=r"leave the `with run.hold\(...\)` block"):
             await run
-        elsewhere = await begin(_await(run))
     await elsewhere
 
 
@@ -468,3 +470,26 @@ def test_what_a_failed_step_held_is_freed_when_its_result_was_asked_for() -> Non
     with suppress(MemoryError):
         predictor.start([1]).result(PATIENCE)
     assert predictor.is_free()
+
+
+# ---- what begins in the last moments
+
+
+async def test_a_wait_that_begins_when_the_end_was_told_already_ends_with_the_run(trainer: Trainer) -> None:
+    gate = Gate(trainer, RunEnd)
+    run = trainer.start()
+    assert await asyncio.to_thread(gate.reached.wait, PATIENCE)
+    assert not run.done()
+    with pytest.raises(RunEnded, match="ended before TrainBatchEnd came"):
+        await run.next(TrainBatchEnd)
+    assert (await run.next(RunEnd)).outcome == "completed"
+    gate.open()
+    await run
+
+
+def test_a_hold_whose_time_is_up_when_the_run_ends_says_one_of_the_two(tmp_path: Path) -> None:
+    for attempt in range(20):
+        run = make_trainer(tmp_path / str(attempt), epochs=1, validate=False, save=False).start()
+        with pytest.raises((StageNotReached, RunEnded)), run.hold(OptimizerSkip, timeout=0.001 * attempt):
+            pass
+        run.result(PATIENCE)

@@ -106,7 +106,11 @@ def test_a_run_in_another_thread_leaves_the_handlers_alone(tmp_path: Path) -> No
     trainer = make_trainer(tmp_path, epochs=1)
     seen: list[object] = []
     trainer.add_callback("on_train_start", lambda _: seen.append(signal.getsignal(signal.SIGINT)))
-    trainer.start().result(PATIENCE)
+    over = threading.Event()
+    trainer.add_callback("teardown", lambda _: over.set())
+    run = trainer.start()
+    assert over.wait(PATIENCE)  # not for the result: who waits for that watches for interrupts
+    run.result(PATIENCE)
     thread = threading.Thread(target=make_trainer(tmp_path / "other", epochs=1).run)
     thread.start()
     thread.join(PATIENCE)

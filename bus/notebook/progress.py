@@ -1,0 +1,107 @@
+"""How far a run is, and how long it will still take."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ...schemas import (
+    BatchEnd,
+    Event,
+    FitEpochEnd,
+    PredictStart,
+    TrainBatchEnd,
+    TrainEpochStart,
+    TrainStart,
+    ValStart,
+)
+
+EPOCHS_REMEMBERED = 3
+"""Later epochs tell more of what comes than early ones."""
+BATCHES_REMEMBERED = 50
+
+
+class Progress:
+    """Where a run stands: in which epoch and batch, how fast it goes, what is left."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        """Epochs that are over."""
+        self.epochs: int | None = None
+        """Epochs in all, where that is known."""
+        self.has_epochs = False
+        self.doing = ""
+        """``training``, ``validating``, ``predicting``; nothing where it does none of them."""
+        self.batch = 0
+        """Batches done of the current pass."""
+        self.batches: int | None = None
+        self.speed: float | None = None
+        """Samples a second over the newest batches."""
+        self._within = 0.0  # share of the current epoch's batches that is done
+        self._begun = 0.0  # when the current epoch, or a run without epochs, began
+        self._newest = 0.0
+        self._lengths: deque[float] = deque(maxlen=EPOCHS_REMEMBERED)
+        self._ends: deque[tuple[float, int]] = deque(maxlen=BATCHES_REMEMBERED)
+
+    def take(self, event: Event) -> None:
+        """Take in `event`."""
+        self._newest = event.elapsed
+        match event:
+            case TrainStart():
+                self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
+            case TrainEpochStart():
+                self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
+                self._begun, self._within = event.elapsed, 0.0
+                self._begin("training", event.batches)
+            case ValStart():
+                self._begin("validating", event.batches)
+            case PredictStart():
+                self._begin("predicting", event.batches)
+            case BatchEnd():
+                self._advance(event)
+            case FitEpochEnd(final=False):
+                self._lengths.append(event.duration)
+                if event.epoch >= self.epoch:  # a loop of the user's own says so only when the next one is to begin
+                    self.epoch, self._begun, self._within = event.epoch + 1, event.elapsed, 0.0
+                self._begin("", None)
+            case _:
+                pass
+
+    def _begin(self, doing: str, batches: int | None) -> None:
+        if not self.has_epochs:
+            self._begun = self._newest
+        self.doing, self.batch, self.batches = doing, 0, batches
+        self._ends.clear()
+
+    def _advance(self, event: BatchEnd) -> None:
+        self.batch, self.batches = event.batch + 1, event.batches
+        self._ends.append((event.elapsed, event.batch_size))
+        seconds = self._ends[-1][0] - self._ends[0][0]
+        if seconds > 0:
+            self.speed = (sum(size for _, size in self._ends) - self._ends[0][1]) / seconds
+        if isinstance(event, TrainBatchEnd):  # it may be the first that is heard of
+            self.has_epochs, self.epoch, self.doing = True, event.epoch, "training"
+            self._within = self.batch / event.batches if event.batches else 0.0
+
+    @property
+    def share(self) -> float | None:
+        """How much of the whole is done, from 0 to 1; None where the whole is not known."""
+        if self.has_epochs:
+            return min((self.epoch + self._within) / self.epochs, 1.0) if self.epochs else None
+        return min(self.batch / self.batches, 1.0) if self.batches else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes if it goes on like this; None where that cannot be said."""
+        since = self._newest - self._begun
+        if not self.has_epochs:
+            return since / self.batch * (self.batches - self.batch) if self.batches and self.batch else None
+        if not self.epochs:
+            return None
+        if self._lengths:
+            mean = sum(self._lengths) / len(self._lengths)
+        elif self._within > 0.02:
+            mean = since / self._within
+        else:
+            return None
+        # By the clock, not by the batches: an epoch has a validation, too, of which they say nothing.
+        return max(mean - since, 0.0) + max(self.epochs - self.epoch - 1, 0) * mean if self.epoch < self.epochs else 0.0

@@ -1,0 +1,172 @@
+"""Interrupting a kernel, or a script, that waits for a run ends the run as stopped, and saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lineside import Bus, RunEnd
+from tests.runners.support import make_trainer
+
+from .kernels import SETUP, Kernel
+
+pytestmark = pytest.mark.slow
+
+WAITS = {
+    "await run": "CancelledError",
+    "async for event in run.stream(TrainEpochEnd): await asyncio.sleep(0)": "CancelledError",
+    "await run.next(RunEnd)": "CancelledError",
+    "async with run.hold(RunEnd): pass": "CancelledError",
+    "for event in run.stream(RunEnd): pass": "KeyboardInterrupt",
+    "await asyncio.sleep(0)\nfor event in run.stream(RunEnd): pass": "KeyboardInterrupt",
+    "await asyncio.gather(run, asyncio.sleep(100))": "CancelledError",
+    "async with asyncio.timeout(90): await asyncio.wait_for(run.next(RunEnd), 80)": "CancelledError",
+    "async for event in run.stream(TrainBatchEnd): await asyncio.sleep(100)": "CancelledError",
+    "async with run.hold(TrainBatchEnd): await asyncio.sleep(100)": "CancelledError",
+}
+
+
+BUSY = "while True: await asyncio.sleep(0.01)"
+"""A cell that is at something else. One that only sleeps the kernel interrupts when its loop happens to wake."""
+
+
+def interrupted(lab: Kernel, code: str, cell: str | None = None) -> str:
+    """Interrupt a cell once it waits; return the error that ended it."""
+    request = lab.start(f"say_when_waiting()\n{code}", cell)
+    lab.wait_for(request, "waiting")
+    lab.interrupt()
+    answer = lab.answer(request)
+    assert answer.status == "error"
+    return answer.error
+
+
+@pytest.mark.parametrize("code", WAITS)
+def test_an_interrupt_while_a_cell_waits_for_the_run_stops_it_with_a_checkpoint(lab: Kernel, code: str) -> None:
+    lab.ok("import tempfile; folder = tempfile.mkdtemp(); before = threading.enumerate()")
+    lab.ok("run = make_trainer(save=True, directory=folder).start(); event = await run.next(TrainBatchEnd)")
+    assert interrupted(lab, code) == WAITS[code]
+    assert (
+        lab.ok("result = await run; print(run.state, result.reason, result.outcome)") == "stopped interrupted stopped"
+    )
+    resumed = "again = await make_trainer(max_steps=1, resume=folder).start()\n"
+    told = lab.ok(resumed + "print(again.run == run.id, again.attempt, again.step == result.step > 0)")
+    assert told == "True 2 True"
+    left = "[t.name for t in threading.enumerate() if t not in before and run.id in t.name]"
+    assert lab.ok(f"print({left})") == "[]"
+
+
+def test_an_interrupt_of_a_cell_that_does_something_else_leaves_the_run_alone(lab: Kernel) -> None:
+    lab.ok("run = make_trainer().start(); bus_else = Bus()")
+    assert interrupted(lab, BUSY) == "CancelledError"
+    assert interrupted(lab, "for event in bus_else.stream(RunEnd): pass") == "KeyboardInterrupt"
+    lab.ok("event = await run.next(TrainBatchEnd)")
+    assert lab.ok("print(run.state); run.stop(); await run; bus_else.close()") == "running"
+
+
+def test_an_interrupt_of_another_cell_does_not_mean_the_task_that_waits_in_the_background(lab: Kernel) -> None:
+    lab.ok("run = make_trainer().start(); behind = asyncio.create_task(run.next(RunEnd)); await asyncio.sleep(0)")
+    assert interrupted(lab, f"task = asyncio.create_task(run.next(RunEnd))\n{BUSY}") == "CancelledError"
+    assert lab.ok("event = await run.next(TrainBatchEnd); print(run.state, behind.done())") == "running False"
+    told = lab.ok("run.stop('enough'); await run; print((await behind).reason, (await task).reason)")
+    assert told == "enough enough"
+
+
+@pytest.mark.parametrize("how", ["asyncio.timeout", "task.cancel", "asyncio.wait_for"])
+def test_a_mere_cancellation_does_not_stop_the_run(lab: Kernel, how: str) -> None:
+    waits = {
+        "asyncio.timeout": "async with asyncio.timeout(0.05): await run",
+        "asyncio.wait_for": "await asyncio.wait_for(run.next(RunEnd), 0.05)",
+        "task.cancel": "t = asyncio.create_task(run.next(RunEnd)); await asyncio.sleep(0); t.cancel(); await t",
+    }
+    lab.ok("run = make_trainer().start()")
+    answer = lab.run(waits[how])
+    assert answer.error in ("TimeoutError", "CancelledError")
+    assert lab.ok("event = await run.next(TrainBatchEnd); print(run.state); run.stop(); await run") == "running"
+
+
+def test_an_interrupt_within_a_loop_of_ones_own_ends_it_as_stopped(lab: Kernel) -> None:
+    loop = """
+ends = []
+bus_l = Bus()
+subscription = bus_l.subscribe(ends.append, RunEnd)
+threading.Timer(0.0, print, ["waiting"]).start() if {plain} else say_when_waiting()
+with bus_l.run("mine") as mine:
+    while not mine.stopping:
+        for x, y in mine.track(Batches()):
+            mine.log(loss=1.0)
+            {pause}
+"""
+    for plain, pause in ((True, "pass"), (False, "await asyncio.sleep(0.01)")):
+        request = lab.start(loop.format(plain=plain, pause=pause))
+        lab.wait_for(request, "waiting")
+        lab.interrupt()
+        lab.answer(request)
+        assert lab.ok("bus_l.close(); print([end.outcome for end in ends])") == "['stopped']"
+
+
+def test_whoever_waited_leaves_the_handler_of_interrupts_as_it_was(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    run = make_trainer(tmp_path).start()
+    events = iter(run.stream(RunEnd))
+    next(events)
+    assert signal.getsignal(signal.SIGINT) == before
+    run.result(60)
+    assert signal.getsignal(signal.SIGINT) == before
+    with Bus() as bus, bus.run() as mine:
+        assert signal.getsignal(signal.SIGINT) != before
+        for _ in mine.track([1]):
+            make_trainer(tmp_path / "within").start().result(60)
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_handler_that_was_put_in_place_meanwhile_stays(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Bus() as bus:
+        try:
+            with bus.run():
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+SCRIPT = """
+import asyncio, sys, time
+sys.path.insert(0, {tests!r})
+{setup}
+async def awaited():
+    run = make_trainer(save=True, directory={folder!r}).start()
+    await run.next(TrainBatchEnd)
+    say_when_waiting()
+    await run
+
+def plain():
+    run = make_trainer(save=True, directory={folder!r}).start()
+    next(iter(run.stream(TrainBatchEnd)))
+    say_when_waiting()
+    run.result()
+
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    raise
+"""
+
+
+@pytest.mark.parametrize("call", ["asyncio.run(awaited())", "plain()"])
+def test_ctrl_c_in_a_script_that_waits_for_the_run_saves_it(tmp_path: Path, call: str) -> None:
+    code = SCRIPT.format(tests=str(Path(__file__).parent), setup=SETUP, folder=str(tmp_path / "run"), call=call)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "waiting"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout.read().strip() == "interrupted"
+        assert process.wait(60) in (130, -signal.SIGINT, 1)
+    assert (tmp_path / "run" / "last.pt").exists()

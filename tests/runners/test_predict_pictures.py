@@ -1,0 +1,119 @@
+"""A folder of pictures as the source of a prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lineside.bus import Bus
+from lineside.runners import NoPictures, PictureUnreadable, PillowMissing, PredictBatch, Predictor, SourceUnusable
+from lineside.schemas import PredictBatchEnd, PredictStart
+
+from .support import events_of_run
+
+
+class Mean(nn.Module):
+    """The mean over height and width: (batch, height, width, 3) → (batch, 3)."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures.mean((1, 2))
+
+
+def reds(outputs: Tensor, batch: PredictBatch) -> list[int]:
+    return [round(float(row[0])) for row in outputs]
+
+
+def red(bus: Bus | None = None, **settings: Any) -> Predictor[int]:
+    return Predictor(Mean(), postprocess=reds, bus=bus, device="cpu", **settings)
+
+
+def paint(path: Path, value: int, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), (value, 0, 0)).convert(mode).save(path)
+
+
+def test_a_folder_gives_its_pictures_in_natural_order_under_their_paths(bus: Bus, tmp_path: Path) -> None:
+    for name, value in (("2.png", 2), ("10.PNG", 10), ("1.bmp", 1), ("more/3.tiff", 3), (".hidden/4.png", 4)):
+        paint(tmp_path / name, value)
+    (tmp_path / "notes.txt").write_text("not a picture")
+    assert list(red(bus, batch_size=2).stream(tmp_path)) == [1, 2, 10, 3]
+    _, begin, *_ = events = events_of_run(bus)
+    assert isinstance(begin, PredictStart)
+    assert (begin.source, begin.batches) == (str(tmp_path), 2)
+    names = [name for event in events if isinstance(event, PredictBatchEnd) for name in event.inputs]
+    assert names == [str(tmp_path / name) for name in ("1.bmp", "2.png", "10.PNG", "more/3.tiff")]
+
+
+def test_a_path_as_text_and_that_of_one_picture_will_do_too(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 7)
+    assert red().run(str(tmp_path)).results == (7,)
+    assert red().run(tmp_path / "a.png").results == (7,)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("RGBA", "webp"), ("P", "gif"), ("1", "png")])
+def test_pictures_of_every_mode_become_arrays_of_red_green_and_blue(tmp_path: Path, mode: str, suffix: str) -> None:
+    paint(tmp_path / f"a.{suffix}", 255, mode)
+    seen: list[Any] = []
+
+    def keep(inputs: list[Any]) -> Tensor:
+        seen.extend(inputs)
+        return torch.zeros(len(inputs), 4, 6, 3)
+
+    Predictor(Mean(), preprocess=keep, device="cpu").run(tmp_path)
+    assert (type(seen[0]), seen[0].dtype, seen[0].shape) == (np.ndarray, np.uint8, (4, 6, 3))
+
+
+def test_a_picture_that_was_taken_on_its_side_stands_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (6, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "a.jpg", exif=exif)
+    predictor = Predictor(nn.Identity(), device="cpu")
+    assert predictor.run(tmp_path).results[0].shape == (6, 4, 3)
+
+
+def test_pictures_are_read_when_their_turn_comes(tmp_path: Path) -> None:
+    for i in range(4):
+        paint(tmp_path / f"{i}.png", i)
+    with red(batch_size=1, prefetch=0).stream(tmp_path) as stream:
+        assert next(stream) == 0
+        paint(tmp_path / "1.png", 100)
+        assert next(stream) == 100
+
+
+def test_what_pillow_opened_can_be_given_in_a_list() -> None:
+    images = [Image.new("RGB", (6, 4), (value, 0, 0)) for value in (3, 5)]
+    assert red().run(images).results == (3, 5)
+
+
+def test_a_broken_picture_is_named_after_the_results_before_it(tmp_path: Path) -> None:
+    paint(tmp_path / "1.png", 1)
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
+    read: list[int] = []
+    with pytest.raises(PictureUnreadable, match=r"2\.png cannot be read as a picture: "):
+        read.extend(red(batch_size=4).stream(tmp_path))
+    assert read == [1]
+
+
+def test_a_folder_without_pictures_and_a_path_to_nothing_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(NoPictures, match=r"has no pictures in it, nor in its subfolders; expected .*\.jpg"):
+        red().stream(tmp_path)
+    for nothing in ("missing", str(tmp_path / "missing"), ""):
+        with pytest.raises(SourceUnusable, match="cannot predict on str: there is no file or folder"):
+            red().stream(nothing)
+
+
+def test_without_pillow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paint(tmp_path / "1.png", 1)
+
+    def missing(name: str) -> None: ...
+
+    monkeypatch.setattr("lineside.runners.predict.pictures.find_spec", missing)
+    with pytest.raises(PillowMissing, match=r"needs Pillow: pip install 'lineside\[images\]'"):
+        red().stream(tmp_path)
