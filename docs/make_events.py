@@ -22,6 +22,7 @@ from lineside.schemas import (
     ExportEvent,
     OptimizerEvent,
     PredictEvent,
+    RequestEvent,
     RunEvent,
     TrainEvent,
     ValEvent,
@@ -37,6 +38,7 @@ SECTIONS: dict[type[Event], str] = {
     TrainEvent: "Training",
     ValEvent: "Validation",
     PredictEvent: "Prediction",
+    RequestEvent: "Requests to a prediction service",
     ExportEvent: "Export",
     BusEvent: "The bus",
 }

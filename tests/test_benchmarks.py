@@ -25,6 +25,8 @@ NEEDS = {
     "exit": (),
     "imports": (),
     "service": ("fastapi", "uvicorn"),
+    "predict": ("torch", "PIL"),
+    "predict_service": ("torch", "fastapi", "uvicorn"),
     "gpu": ("torch",),
 }
 REHEARSED = {"gpu": ("--device", "cpu")}

@@ -1,4 +1,4 @@
-"""``docs/runners.md`` says what the code says, and its snippets run as they are written."""
+"""``docs/runners.md`` says what the code says; its snippets and those of ``docs/notebooks.md`` run as written."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ ERRORS = re.findall(r"^\| ([— ]*)`(\w+)`(?: \(`(\w+)`\))? \|", TEXT.partition(
 
 
 @pytest.mark.slow
-def test_the_snippets_of_the_page_run_one_after_the_other(tmp_path: Path) -> None:
-    program = as_program(TEXT)
+@pytest.mark.parametrize("page", [PAGE, PAGE.with_name("notebooks.md")], ids=lambda page: page.stem)
+def test_the_snippets_of_the_page_run_one_after_the_other(tmp_path: Path, page: Path) -> None:
+    program = as_program(page.read_text(encoding="utf-8"))
     assert program.strip(), "no snippet was found"
-    run(program, tmp_path, PAGE.name)
+    run(program, tmp_path, page.name)
 
 
 @pytest.mark.parametrize("config", [RunnerConfig, TrainConfig, ValConfig, PredictConfig, ExportConfig])
@@ -82,7 +83,7 @@ def described(error: type[RunnerError]) -> tuple[str, str]:
 
 
 def test_every_callback_of_the_original_has_its_counterpart() -> None:
-    new = {"on_optimizer_skip", "on_non_finite", "on_export_phase"}
+    new = {"on_optimizer_skip", "on_non_finite", "on_export_phase", "on_request_start", "on_request_end"}
     shipped = [cls for cls in events() if cls.__module__.startswith("lineside.schemas.")]
     names = {cls.callback for cls in shipped if not issubclass(cls, (RunEvent, BusEvent))}
     section = TEXT.partition("### Coming from callbacks")[2].partition("\n## ")[0]

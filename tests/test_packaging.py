@@ -74,7 +74,7 @@ def test_the_wheel_asks_for_ranges_not_for_pins(wheel: Path) -> None:
 def test_the_source_distribution_holds_what_the_tests_need(dist: Path) -> None:
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"tests/test_packaging.py", "examples/notebook.ipynb", "LICENSE", "CHANGELOG.md", "constraints.txt"} <= held
+    assert {"tests/test_packaging.py", "examples/watching.ipynb", "LICENSE", "CHANGELOG.md", "constraints.txt"} <= held
     assert not [name for name in held if name.endswith(".pyc")]
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.bus.support import PATIENCE
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = [DOCS / "delivery.md", DOCS / "journal.md", DOCS / "service.md"]
+PAGES = [DOCS / "delivery.md", DOCS / "journal.md", DOCS / "service.md", DOCS / "predictions.md"]
 PROGRAM = re.compile(r"^## (?P<title>[^\n]+)$|```python\n(?P<code>.*?)```\n\n```text\n(?P<output>.*?)```", re.M | re.S)
 
 

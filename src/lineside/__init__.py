@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ValConfig,
         Validator,
     )
+    from lineside.runners.serving import PredictionService
     from lineside.schemas import *  # noqa: F403  all events, by their own list
 
     __version__: str
@@ -36,6 +37,7 @@ __all__ = [
     "ExportConfig",
     "Exporter",
     "PredictConfig",
+    "PredictionService",
     "Predictor",
     "Recipe",
     "Remote",
@@ -51,7 +53,12 @@ __all__ = [
 ]
 
 _BUS = frozenset({"Bus", "Stream", "Subscription"})
-_ELSEWHERE = {"Remote": "lineside.bus.remote", "connect": "lineside.bus.remote", "service": "lineside.bus.service"}
+_ELSEWHERE = {
+    "PredictionService": "lineside.runners.serving",
+    "Remote": "lineside.bus.remote",
+    "connect": "lineside.bus.remote",
+    "service": "lineside.bus.service",
+}
 _ROOMS = frozenset({"bus", "runners", "schemas"})
 
 

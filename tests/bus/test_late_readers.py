@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lineside.bus import Bus
@@ -37,6 +39,20 @@ def test_a_returning_reader_goes_on_after_the_position_it_had(bus: Bus, kind: Ki
     bus.drain()
     assert numbers(first) == [1]
     assert numbers(then) == [2, 3]
+
+
+@EVERY_KIND
+def test_a_late_reader_gets_what_only_the_disk_remembers_any_more(tmp_path: Path, kind: Kind) -> None:
+    got: list[Beat] = []
+    with Bus(tmp_path, window=16) as bus:
+        bus.publish(Tick, n=0)
+        for n in range(1, 201):
+            bus.publish(Tock, n=n)
+        bus.flush()  # and no Tick is in memory, nor has anybody ever asked for one
+        collect(bus, kind, Beat, got.append, since="start")
+        bus.publish(Tock, n=201)
+        bus.drain()
+    assert numbers(got) == list(range(202))
 
 
 def test_the_position_of_the_bus_is_where_a_reader_can_begin(bus: Bus) -> None:

@@ -98,6 +98,18 @@ def test_a_run_that_is_over_is_summed_up(tmp_path: Path) -> None:
     assert RunSummary.model_validate_json(summary.model_dump_json()) == summary
 
 
+def test_what_somebody_had_evaluated_in_between_is_not_how_good_the_run_is(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("digits")
+        start(source)
+        train(source)
+        rest: dict[str, Any] = {"losses": {}, "duration": 1.0, "speed": {}, "batches": 1, "samples": 4}
+        source.publish(ValEnd, epoch=2, metrics={"accuracy": 0.1}, fitness=0.1, aside=True, **rest)
+        end(source)
+    summary = Journal(tmp_path).run("digits")
+    assert (summary.fitness, summary.metrics) == (0.7, {"accuracy": 0.7})
+
+
 def test_the_newest_run_comes_first_and_events_outside_of_runs_are_none(tmp_path: Path) -> None:
     with Bus(tmp_path) as bus:
         bus.publish(Step, n=1)

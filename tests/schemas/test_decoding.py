@@ -155,7 +155,7 @@ def test_a_family_on_the_wire_is_an_unknown_event() -> None:
 
 def test_fields_added_by_a_later_version_are_passed_over() -> None:
     event = decode('{"type":"ValStart",' + ENVELOPE + ',"epoch":1,"batches":2,"weather":{"wind":[1]}}')
-    assert encode(event) == ('{"type":"ValStart",' + ENVELOPE + ',"epoch":1,"batches":2}').encode()
+    assert encode(event) == ('{"type":"ValStart",' + ENVELOPE + ',"aside":false,"epoch":1,"batches":2}').encode()
 
 
 def test_fields_that_do_not_exist_are_refused_when_an_event_is_made() -> None:

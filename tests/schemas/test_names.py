@@ -93,10 +93,11 @@ def test_a_family_lists_its_events_and_no_families() -> None:
     assert not any(cls.family for cls in events())
 
 
-def test_only_the_events_of_a_batch_can_wait() -> None:
+def test_only_the_events_of_a_batch_and_of_a_request_can_wait() -> None:
     assert {cls.__name__ for cls in shipped() if not cls.urgent} == {
         *("TrainBatchStart", "TrainBatchEnd", "ValBatchStart", "ValBatchEnd"),
         *("OptimizerStep", "OptimizerSkip", "ParamsUpdate", "BeforeZeroGrad"),
+        *("RequestStart", "RequestEnd"),
     }
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lineside.bus.subscribers import Progress
 from lineside.bus.subscribers.live import LiveDisplay
-from lineside.schemas import Event, FitEpochEnd, RunEnd, RunStart, TrainBatchEnd
+from lineside.schemas import Event, FitEpochEnd, RunEnd, RunStart, TrainBatchEnd, ValEnd
 
 Story = Callable[[str], list[Event]]
 
@@ -49,6 +49,16 @@ def test_training_is_a_line_an_epoch(plain: Callable[[list[Event]], str], story:
         "final    2/2  accuracy 0.9100  2.50 s",
         "train    completed in 12.3 s",
     ]
+
+
+def test_what_is_evaluated_in_between_is_a_line_of_its_own(plain: Callable[[list[Event]], str], story: Story) -> None:
+    events = story("train")
+    asked = next(event for event in story("val") if isinstance(event, ValEnd)).model_copy(
+        update={"run": events[0].run, "aside": True}
+    )
+    shown = [*events[:-2], asked, *events[-2:]]
+    assert "aside    accuracy 0.9000  loss 0.2500  8 samples, 0.50 s" in plain(shown).splitlines()
+    assert any("aside" in line and "accuracy 0.9000" in line for line in drawn(shown).splitlines())
 
 
 def test_validation_alone_is_a_line_of_its_own(plain: Callable[[list[Event]], str], story: Story) -> None:

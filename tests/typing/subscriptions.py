@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_type
 
+import pandas as pd
+import polars as pl
+
 from lineside.bus import Bus, Lane, Overflow, Source, Stream, Subscription
+from lineside.bus.notebook import Recorded, Shown
+from lineside.bus.notebook.plot import RunFigure
 from lineside.schemas import BatchEnd, Event, FitEpochEnd, TrainBatchEnd, ValEnd
 
 
@@ -47,6 +52,17 @@ def a_decorated_callback_keeps_its_result(bus: Bus, event: TrainBatchEnd) -> Non
         return event.type
 
     assert_type(plain(event), str)
+
+
+def a_loop_of_ones_own_can_be_looked_back_at(bus: Bus, other: Recorded) -> None:
+    run = bus.run("x")
+    assert_type(run.frame(TrainBatchEnd), pd.DataFrame)
+    assert_type(run.frame("on_fit_epoch_end", library="polars"), pl.DataFrame)
+    assert_type(run.plot("loss", against=[other, run]), RunFigure)
+    shown: Shown = run
+    assert_type(shown.id, str)
+    with run:
+        run.frame(TrainBatchEnd, library="arrow")  # type: ignore[call-overload]
 
 
 def callbacks_for_other_events_are_errors(bus: Bus) -> None:

@@ -1,0 +1,45 @@
+"""What type checkers know of predictors and their results. Nothing here is run; `make types` checks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from lineside.runners import PredictBatch, Predictor, PredictResult, PredictStream, Run, boxes, classes, values
+from lineside.schemas import Boxes, Classes, Values
+
+
+class Mine(BaseModel):
+    label: str
+
+
+def mine(outputs: Tensor, batch: PredictBatch) -> list[Mine]:
+    return [Mine(label=name) for name in batch.names]
+
+
+async def results_are_of_the_type_that_the_postprocessing_returns(model: nn.Module, inputs: list[Any]) -> None:
+    assert_type(Predictor(model), Predictor[Tensor])
+    assert_type(Predictor(model, postprocess=classes(["cat", "dog"], top=5)), Predictor[Classes])
+    assert_type(Predictor(model, postprocess=boxes()), Predictor[Boxes])
+    assert_type(Predictor(model, postprocess=values()), Predictor[Values])
+    predictor = Predictor(model, postprocess=mine, overlap=False, max_wait=0.01)
+    assert_type(predictor, Predictor[Mine])
+    assert_type(predictor.stream(inputs), PredictStream[Mine])
+    assert_type(predictor.run(inputs), PredictResult[Mine])
+    assert_type(predictor.start(inputs), Run[PredictResult[Mine]])
+    assert_type((await predictor.start(inputs)).results, tuple[Mine, ...])
+    async for result in predictor.stream(inputs):
+        assert_type(result, Mine)
+
+
+def paths_are_sources(predictor: Predictor[Classes], folder: Path) -> Iterator[str]:
+    for result in predictor.stream(folder):
+        assert_type(result, Classes)
+        assert_type(result.index, int | None)
+        yield result.name
+    predictor.run("pictures")
+    predictor.start(folder)
