@@ -45,8 +45,9 @@ pytest: $(VENV)/.dev $(VENV)/.browser
 
 .PHONY: soak
 soak: $(VENV)/.dev ## Ten times as many random schedules and kills as in the tests
-	LINESIDE_SCHEDULES=100000 LINESIDE_EXAMPLES=2000 LINESIDE_KILLS=200 LINESIDE_TAILS=800 $(BIN)/pytest \
-		--timeout 1800 tests/bus/test_schedules.py tests/bus/test_machine.py tests/journal $(ARGS)
+	LINESIDE_SCHEDULES=100000 LINESIDE_EXAMPLES=2000 LINESIDE_KILLS=200 LINESIDE_TAILS=800 \
+		LINESIDE_INTERLEAVINGS=10000 $(BIN)/pytest --timeout 1800 tests/bus/test_schedules.py tests/bus/test_machine.py \
+		tests/journal tests/runners/test_interleavings.py $(ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.dev ## The benchmarks that need no GPU, each with its baseline in the same run

@@ -352,7 +352,7 @@ class Bus(Closing):
         subscription = self._subscription(checked, "stream", "stream", routed)
         stream: Stream[Any] = Stream(subscription, found, self._portals.of)
         self._inbox.command(lambda: self._sequencer.add(subscription))
-        did(stream, Stream.close)
+        did(stream, lambda reader: reader.close())
         return stream
 
     async def next(

@@ -109,9 +109,13 @@ class Control:
                 return over()
 
     def _do_jobs(self) -> None:
-        """Do the jobs that can be done at this moment; the others wait on."""
+        """Do the jobs that can be done at this moment; the others wait on, if the loop is to go on."""
         for job in self._taken():
-            if not job.attempt():
+            if job.attempt():
+                continue
+            if self._over:  # at a stage behind the loop's end: whoever asked has found the queue empty meanwhile
+                job.fail()
+            else:
                 self._jobs.put(job)  # at once: an interrupt that ends the run in another job must not lose it
 
     def _fail_jobs(self) -> None:

@@ -213,9 +213,11 @@ class Run(Steered, Shown, Recorded, Generic[R]):
                 return None
         if not issubclass(RunEnd, classes):
             return None
-        with self.stream(RunEnd, **{**policy, "since": self._begin}) as events:  # it may be behind us
-            async for event in events:
-                return event
+        begun: PolicyKeywords = {**policy, "since": self._begin}  # it may be behind us
+        ends: Stream[RunEnd] = self.stream(RunEnd, **begun)
+        with ends:
+            async for end in ends:
+                return end
         return None
 
     @overload

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from .curves import Curve, Story
 from .errors import MatplotlibMissing, NothingToPlot
@@ -43,12 +45,11 @@ class RunFigure(Figure):
         width, height = self.get_size_inches() * self.dpi
         return file.getvalue(), {"width": round(width), "height": round(height)}
 
-    def _repr_mimebundle_(
-        self, include: object = None, exclude: object = None
-    ) -> tuple[dict[str, bytes], dict[str, dict[str, int]]]:
-        # Comes first: once pyplot is in use IPython draws every figure itself, half as sharp, and none without axes.
+    def _ipython_display_(self) -> None:
+        """Show it. Once pyplot is in use, IPython would draw it by itself: half as sharp, and never without axes."""
+        show = cast("Callable[..., object]", importlib.import_module("IPython.display").display)
         picture, size = self._repr_png_()
-        return {"image/png": picture}, {"image/png": size}
+        show({"text/plain": repr(self), "image/png": picture}, metadata={"image/png": size}, raw=True)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _fill(axes: Axes, panel: Panel, stories: Sequence[Story]) -> None:
             else:
                 _draw_epochs(axes, curve, color, _part(name), dashed=len(stories) > 1 and name.startswith("epochs."))
         if panel.title.startswith("metrics.") and there:
-            _mark_best(axes, there[0][1], story.best, _color(place))
+            _mark_best(axes, there[0][1], story.best, _color(place), say=len(stories) == 1)
     _legend(axes, panel, stories)
     if panel.names[0].split(".")[0] in ("loss", "losses", "epochs") and _spans_decades(drawn):
         axes.set_yscale("log")
@@ -189,13 +190,14 @@ def _draw_epochs(axes: Axes, curve: Curve, color: str, label: str, *, dashed: bo
     axes.plot(curve.x, curve.y, style, color=color, linewidth=1.6, marker=marker, markersize=3.2, label=label)
 
 
-def _mark_best(axes: Axes, curve: Curve, best: int | None, color: str) -> None:
-    """Ring the value of the epoch that has the best weights, and say it."""
+def _mark_best(axes: Axes, curve: Curve, best: int | None, color: str, *, say: bool) -> None:
+    """Ring the value of the epoch that has the best weights, and say it where no other run's could lie over it."""
     if best is None or best not in curve.x:
         return
     value = curve.y[curve.x.index(best)]
     if math.isfinite(value):
         axes.plot([best], [value], "o", color=color, markersize=8, markerfacecolor="none", markeredgewidth=1.4)
+    if say and math.isfinite(value):
         axes.annotate(
             f"{value:.4g}",
             (best, value),

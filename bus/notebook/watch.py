@@ -174,6 +174,7 @@ class Watch:
                     if self._over.wait(PERIOD):
                         return
                     self.refresh()  # a run that was paused meanwhile publishes nothing that says so
+                    due = time.monotonic() + PERIOD  # not at the first of those that came meanwhile, and at the last
         self._over.set()
         self.refresh()
 

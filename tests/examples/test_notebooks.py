@@ -212,3 +212,9 @@ def test_the_journal_has_the_three_runs_and_keeps_them(comparing: Executed) -> N
 def test_the_figures_of_several_runs_are_pictures(comparing: Executed, cell: str) -> None:
     width, height = comparing.cell(cell).picture
     assert width > height > 300
+
+
+@pytest.mark.slow
+def test_our_figures_are_as_sharp_after_somebody_else_drew_with_pyplot(comparing: Executed) -> None:
+    before, after = comparing.cell("against=wider").picture, comparing.cell("journal.plot").picture
+    assert after == before

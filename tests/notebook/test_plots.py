@@ -89,6 +89,15 @@ def test_a_figure_saves_itself_and_shows_itself() -> None:
     assert size["width"] == round(figure.get_size_inches()[0] * 100)
 
 
+def test_the_best_value_is_said_of_one_run_and_only_ringed_where_those_of_others_could_lie_over_it() -> None:
+    runs = [make_trainer(Path("none"), epochs=2, save=False).start() for _ in range(2)]
+    best = [run.result(60).best_fitness for run in runs]
+    alone, both = runs[0].plot("metrics").axes[0], runs[0].plot("metrics", against=runs[1:]).axes[0]
+    assert [text.get_text() for text in alone.texts] == [f"{best[0]:.4g}"]
+    assert not both.texts
+    assert (len(alone.lines), len(both.lines)) == (2, 4)  # a curve and a ring each
+
+
 @pytest.mark.slow
 def test_drawing_touches_no_state_of_pyplot() -> None:
     code = """

@@ -232,7 +232,7 @@ def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(shown: Shown) -> None:
     shown.page.evaluate("() => { window.model.answers = false; window.model.tell({}); }")
     shown.button("Pause").click()
     expect(shown.notice).to_contain_text("The kernel is busy with a cell")
-    expect(shown.notice).to_contain_text("Interrupt the cell (■) to stop the run now")
+    expect(shown.notice).to_contain_text("interrupt the cell (■)")
     keep_picture(shown, "widget-busy")
     asked = shown.page.evaluate("() => window.model.sent.findLast(({ ask }) => ask === 'pause').id")
     shown.tell({"answer": asked, "refused": ""})

@@ -43,5 +43,5 @@ def shaken(seed: int) -> Generator[None]:
     try:
         yield
     finally:
-        threading.settrace(of_threads)  # type: ignore[arg-type]
+        threading.settrace(of_threads)
         sys.settrace(before)

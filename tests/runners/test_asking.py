@@ -47,6 +47,7 @@ from lineside.schemas import (
 )
 from tests.turns import begin
 
+from .shaking import shaken
 from .support import PATIENCE, V, make_loader, make_model, make_trainer, names, of, same_state, seed_torch
 from .test_resuming import own_generator, state_of, trainer_for_resuming
 
@@ -399,6 +400,16 @@ async def test_what_is_asked_for_in_the_last_moments_is_done_or_fails(tmp_path: 
     with pytest.raises(RunEnded):
         await asked
     await run
+
+
+async def test_what_is_asked_for_while_the_run_stands_behind_its_loops_end_is_answered(tmp_path: Path) -> None:
+    with shaken(1):
+        run = make_trainer(tmp_path, save=False).start()
+        async with run.hold(Teardown):
+            for _ in range(30):
+                with pytest.raises(RunEnded):
+                    await _evaluate_outside(run)
+        await run
 
 
 async def _evaluate_outside(run: Run[Any]) -> ValResult:

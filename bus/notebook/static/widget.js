@@ -206,7 +206,7 @@ class Store {
     const as = this.head.time ? ` This is how things stood at ${clock(this.head.time)}.` : "";
     if (this.gone) return `No kernel answers: nothing is live any more.${as}`;
     if (this.late("stop", "pause", "resume")) {
-      return "The kernel is busy with a cell, so the click has not arrived. Interrupt the cell (■) to stop the run now; otherwise the click counts when the cell ends.";
+      return "The kernel is busy with a cell, so the click has not arrived. It counts when the cell ends; to stop a run that the cell waits for or drives, interrupt the cell (■).";
     }
     if (this.quiet <= QUIET_AFTER || this.head.state === "paused") return "";
     const ago = `Last heard ${Math.round(this.quiet / 1000)} s ago`;
