@@ -7,7 +7,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+
+from ..schemas import FrozenDict
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ def new_run_id(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
+@cache
 def versions() -> Mapping[str, str]:
     """Return the versions of Python, torch and this package, where they are installed."""
     found = {"python": platform.python_version()}
@@ -35,4 +39,4 @@ def versions() -> Mapping[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:  # e.g. run from a source tree that was never installed
             continue
-    return found
+    return FrozenDict(found)

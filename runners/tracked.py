@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from ..bus import Bus, Tracked
 from ..bus.cells import AGAIN, did
-from ..bus.interrupts import Watch
+from ..bus.interrupts import REASON, Watch
 from ..schemas import (
     Event,
     FitEpochEnd,
@@ -239,7 +239,7 @@ class TrackedRun(Steered, Tracked):
 
     def _ending(self, error: BaseException | None) -> Ending:
         if isinstance(error, KeyboardInterrupt):
-            return Ending("stopped", "KeyboardInterrupt")
+            return Ending("stopped", REASON)
         if isinstance(error, asyncio.CancelledError) and self.stopping:  # a kernel's interrupt, within an async cell
             return Ending("stopped", self._control.reason)
         if error is not None:

@@ -28,7 +28,7 @@ from .objective import LossFunction, Objective, StepFunction
 from .results import TrainResult
 from .runner import Ending, ReadyRunner
 from .scalars import scalars_of
-from .train.asked import Asked, Own
+from .train.between import Between, Own
 from .train.distributed import Group, join
 from .train.fitting import Parts, Saved, read_fitting
 from .train.keeper import Keeper, refuse_other_run
@@ -108,7 +108,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         self._stepper: Stepper | None = None
         self._keeper: Keeper | None = None
         self._folder = Path()
-        self._asked: Asked
+        self._between: Between
         self._held = ExitStack()
         self._check_arguments()
 
@@ -228,16 +228,16 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         with deterministic(self.config.deterministic):
             setup, training = self._make_ready()
             own = Own((self._feed, self._val_feed), setup.setting, self._objective, self._meters, self._fitness)
-            with self._asked.during(training, own):
+            with self._between.during(training, own):
                 ending = training.run()
         return self._result(ending)
 
-    def _able(self) -> Asked:
-        return self._asked
+    def _able(self) -> Between:
+        return self._between
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
         super()._begin(loop)
-        self._asked = Asked(self._identity, self._source, self._control, self._group, saves=self.config.save)
+        self._between = Between(self._identity, self._source, self._control, self._group, saves=self.config.save)
 
     def _make_ready(self) -> tuple[Setup, Training]:
         self.reach(PretrainRoutineStart, epochs=self.config.epochs)

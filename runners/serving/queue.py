@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
-from .errors import NotServing, ServiceOverloaded, ServingError
+from .errors import ServiceOverloaded, ServingError
 from .limits import PredictionLimits
 from .pace import Pace
 from .request import Failure, Given, Item, PredictionRequest
@@ -185,11 +185,3 @@ class RequestQueue:
 
     def _overloaded(self, why: str) -> ServiceOverloaded:
         return ServiceOverloaded(why, math.ceil(self._pace.seconds_for(self.unsent)))
-
-
-NOT_STARTED = "the service was not started: serve its app, or enter its context: async with service"
-
-
-def not_started() -> NotServing:
-    """Return why nothing is computed by a service that nobody has started."""
-    return NotServing(NOT_STARTED)

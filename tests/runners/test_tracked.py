@@ -102,7 +102,7 @@ def test_an_interrupt_stops_the_run(bus: Bus, events: list[Event]) -> None:
     with pytest.raises(KeyboardInterrupt), bus.run():
         raise KeyboardInterrupt
     bus.drain(PATIENCE)
-    assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "KeyboardInterrupt")
+    assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "interrupted")
 
 
 def test_it_can_be_stopped_from_anywhere(bus: Bus, events: list[Event]) -> None:

@@ -1,4 +1,4 @@
-"""`Asked`: what a training run does in between when somebody asks, so that it goes on as if nothing had been."""
+"""`Between`: what a training run does in between when somebody asks, so that it goes on as if nothing had been."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Aside:
             self._source.publish_when(snapshot, event, **fields, aside=True)
 
 
-class Asked:
+class Between:
     """Saves and evaluates in between. Used in the run's thread, while its loop stands.
 
     Args:
