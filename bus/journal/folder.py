@@ -239,7 +239,7 @@ class Journal:
             JournalRefused: there is no such folder.
         """
         by_run: dict[str, list[Trace]] = {}
-        for found in self._traces().values():
+        for found in self.traces().values():
             for trace in found:
                 by_run.setdefault(trace.origin.run, []).append(trace)
         summaries = [summarize(found) for found in by_run.values()]
@@ -252,7 +252,7 @@ class Journal:
             UnknownRun: there is none of that id; the message says which there are.
             JournalRefused: there is no such folder.
         """
-        found = [trace for told in self._traces().values() for trace in told if trace.origin.run == run]
+        found = [trace for told in self.traces().values() for trace in told if trace.origin.run == run]
         if not found:
             raise UnknownRun(run, self.path, [summary.run for summary in self.runs()])
         return summarize(found)
@@ -269,7 +269,7 @@ class Journal:
                 names.update(file.kinds().values())
         return names
 
-    def _traces(self) -> dict[Path, Sequence[Trace]]:
+    def traces(self) -> dict[Path, Sequence[Trace]]:
         """Return what each journal file tells, reading only what has come since it was read last."""
         known, self._known = self._known, {}
         found: dict[Path, Sequence[Trace]] = {}
@@ -360,7 +360,7 @@ class Journal:
         return self._prune(Retention.of(max_age, max_bytes, max_runs, max_unread), dry_run)
 
     def _prune(self, keep: Retention, dry_run: bool = False) -> list[Path]:
-        found = self._traces()
+        found = self.traces()
         behind = unread(self.files())
         chosen = choose(found, behind, keep)
         if not dry_run:

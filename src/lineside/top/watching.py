@@ -138,7 +138,7 @@ class Folder(Journal):
     def look(self) -> None:
         """Look what has come. Of runs that are over nothing is read again."""
         try:
-            found = self._traces()
+            found = self.traces()
         except (JournalRefused, FileNotFoundError):  # there is no folder, yet or any more
             found = {}
         by_run: dict[str, dict[Path, Sequence[Trace]]] = {}
