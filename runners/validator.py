@@ -119,15 +119,4 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         return Evaluator(self, setting, self._feed, self._objective, self._meters, fitness)
 
     def _result(self, found: Evaluation) -> ValResult:
-        return ValResult(
-            run=self._identity.run,
-            outcome="completed" if found.complete else "stopped",
-            reason=None if found.complete else self._control.reason,
-            duration=self._source.elapsed(),
-            metrics=found.metrics,
-            losses=found.losses,
-            fitness=found.fitness,
-            batches=found.batches,
-            samples=found.samples,
-            speed=found.speed,
-        )
+        return found.result(self._identity, self._source.elapsed(), self._control.reason)

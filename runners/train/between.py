@@ -21,7 +21,7 @@ from ..identity import Identity
 from ..objective import Objective
 from ..results import ValResult
 from ..scalars import Snapshot
-from ..val.evaluation import Evaluation, Evaluator, Setting
+from ..val.evaluation import Evaluator, Setting
 from ..val.metrics import Fitness, Meters
 from . import random_state
 from .distributed import Group
@@ -118,22 +118,8 @@ class Between:
             found = evaluator.evaluate(
                 model, lambda: unwanted() or self._control.stopping, lambda _: None, training.epoch
             )
-        return self._result(found, time.perf_counter() - begin)
-
-    def _result(self, found: Evaluation, duration: float) -> ValResult:
-        return ValResult(
-            run=self._identity.run,
-            attempt=self._identity.attempt,
-            outcome="completed" if found.complete else "stopped",
-            reason=None if found.complete else self._control.reason or "nobody wanted it any more",
-            duration=duration,
-            metrics=found.metrics,
-            losses=found.losses,
-            fitness=found.fitness,
-            batches=found.batches,
-            samples=found.samples,
-            speed=found.speed,
-        )
+        broken_off = self._control.reason or "nobody wanted it any more"
+        return found.result(self._identity, time.perf_counter() - begin, broken_off)
 
     def _refuse_group(self, what: str) -> None:
         if self._group.size > 1:

@@ -12,9 +12,11 @@ from torch import nn
 
 from ...schemas import ValBatchEnd, ValBatchStart, ValEnd, ValStart
 from ..feed import Batch, Feed
+from ..identity import Identity
 from ..inference import evaluating
 from ..objective import Loss, Objective
 from ..reporter import Reporter
+from ..results import ValResult
 from ..scalars import Scalars
 from .losses import MeanLosses
 from .metrics import Direction, Fitness, Meters, refuse_same_names
@@ -53,6 +55,22 @@ class Evaluation:
     def scores(self) -> dict[str, float]:
         """Metrics and losses."""
         return {**self.metrics, **self.losses}
+
+    def result(self, run: Identity, duration: float, broken_off: str | None) -> ValResult:
+        """Return it as the result of `run`; `broken_off` is why it was, if it was."""
+        return ValResult(
+            run=run.run,
+            attempt=run.attempt,
+            outcome="completed" if self.complete else "stopped",
+            reason=None if self.complete else broken_off,
+            duration=duration,
+            metrics=self.metrics,
+            losses=self.losses,
+            fitness=self.fitness,
+            batches=self.batches,
+            samples=self.samples,
+            speed=self.speed,
+        )
 
 
 class _Tally:
