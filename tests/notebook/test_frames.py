@@ -23,7 +23,7 @@ from lineside.bus.journal import Journal
 from lineside.bus.notebook import BeginForgotten, FrameLibraryMissing, FrameLibraryUnknown
 from lineside.bus.notebook.frame import frame
 from lineside.runners import TrackedRun
-from tests.runners.support import make_trainer
+from tests.runners.support import make_trainer, start
 
 numbers = st.floats(allow_nan=False, width=32)
 names = st.text("abcdef.", min_size=1, max_size=4)
@@ -105,7 +105,7 @@ def test_a_frame_of_nothing_has_the_columns() -> None:
 
 async def test_it_can_be_made_on_the_loop_that_the_bus_needs() -> None:
     async with Bus() as bus:
-        run = make_trainer(Path("none"), epochs=1, save=False, bus=bus).start()
+        run = start(make_trainer(Path("none"), epochs=1, save=False, bus=bus))
         await run.next(FitEpochEnd)
         assert len(run.frame(FitEpochEnd)) == 1
         await run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lineside.bus import Bus
-from lineside.runners import ReadyRunner, Trainer
-from lineside.schemas import Event, RunEnd
+from lineside.runners import ReadyRunner, Run, Trainer, TrainResult
+from lineside.schemas import Event, RunEnd, RunStart, TrainStart
 
 PATIENCE = 60.0
 """Seconds after which a wait that should have ended has failed."""
@@ -68,6 +70,38 @@ def make_trainer(
     settings: dict[str, Any] = {"device": "cpu", "epochs": 2, "directory": folder / "run"}
     arguments = {**parts, **settings, **overrides}
     return Trainer(model or make_model(), make_loader() if train is None else train, bus=bus, **arguments)
+
+
+class Gate:
+    """Keeps a run at a stage until it is opened."""
+
+    def __init__(self, trainer: Trainer, stage: type[Event] = TrainStart) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        trainer.hook(stage)(self._wait)
+
+    def _wait(self, event: Event, trainer: Trainer) -> None:
+        self.reached.set()
+        assert self._open.wait(PATIENCE)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+def start(trainer: Trainer) -> Run[TrainResult]:
+    """Start a run whose loop begins when the caller next waits on its event loop: what it waits for is not missed."""
+    gate = Gate(trainer, RunStart)
+    loop = asyncio.get_running_loop()
+
+    def open_after(turns: int) -> None:
+        if turns:
+            loop.call_soon(open_after, turns - 1)
+        else:
+            gate.open()
+
+    run = trainer.start()
+    loop.call_soon(open_after, 5)  # a task that the caller makes begins to wait a turn or two later
+    return run
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -48,7 +48,7 @@ from lineside.schemas import (
 from tests.turns import begin
 
 from .shaking import shaken
-from .support import PATIENCE, V, make_loader, make_model, make_trainer, names, of, same_state, seed_torch
+from .support import PATIENCE, V, make_loader, make_model, make_trainer, names, of, same_state, seed_torch, start
 from .test_resuming import own_generator, state_of, trainer_for_resuming
 
 
@@ -68,7 +68,7 @@ async def resume(folder: Path) -> tuple[Trainer, Run[Any]]:
 
 async def saved_at(trainer: Trainer, folder: Path, stage: type[Event], where: Callable[[Any], bool]) -> Run[Any]:
     """Run `trainer` to its end, and ask for a checkpoint at a stage; what the run has on disk then goes to `folder`."""
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(stage, where=where):
         assert run.state == "held"
         path = await run.checkpoint()
@@ -118,7 +118,7 @@ async def test_a_checkpoint_of_a_resumed_run_that_has_not_gone_on_yet_is_the_one
 
 async def test_the_weights_of_a_checkpoint_within_the_final_evaluation_are_the_models_own(tmp_path: Path) -> None:
     trainer = trainer_for_resuming(tmp_path, own_generator(), fitness="loss", mode="max")  # the first epoch is the best
-    run = trainer.start()
+    run = start(trainer)
     finals: list[ValResult] = []
     async with run.hold(ValStart, where=lambda event: run_is_over(trainer)):
         await run.checkpoint(tmp_path / "asked.pt")
@@ -141,7 +141,7 @@ async def test_a_checkpoint_within_a_batch_is_refused_where_the_run_waits_and_el
     tmp_path: Path, stage: Any
 ) -> None:
     trainer = make_trainer(tmp_path)
-    run = trainer.start()
+    run = start(trainer)
     free = asyncio.Event()
 
     async def ask() -> Path:
@@ -163,7 +163,7 @@ async def test_a_checkpoint_within_a_batch_is_refused_where_the_run_waits_and_el
 
 async def test_a_checkpoint_within_a_window_is_made_at_its_end(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, accumulate=3)
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainBatchEnd, where=lambda event: event.batch == 0) as event:
         with pytest.raises(JobRefused, match="a window of batches"):
             await run.checkpoint()
@@ -178,7 +178,7 @@ async def test_a_checkpoint_within_a_window_is_made_at_its_end(tmp_path: Path) -
 async def test_a_checkpoint_is_the_last_one_of_the_run_and_says_so(tmp_path: Path) -> None:
     with Bus() as bus:
         trainer = make_trainer(tmp_path, bus=bus, validate=False)
-        run = trainer.start()
+        run = start(trainer)
         async with run.hold(TrainBatchEnd, where=lambda event: event.epoch == 1):
             path = await run.checkpoint()
             assert path == trainer.last == tmp_path / "run" / "last.pt"
@@ -193,7 +193,7 @@ async def test_a_checkpoint_is_the_last_one_of_the_run_and_says_so(tmp_path: Pat
 
 async def test_a_paused_run_is_saved_and_evaluated_and_stays_paused(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainBatchEnd):
         run.pause()
     step = trainer.progress.step
@@ -257,7 +257,7 @@ async def test_training_goes_on_as_if_no_evaluation_had_been_asked_for(tmp_path:
     runs: list[Any] = []
     for attempt in ("alone", "asked"):
         trainer = trainer_for_resuming(tmp_path / attempt, own_generator(), model=make_model())
-        run = trainer.start()
+        run = start(trainer)
         if attempt == "asked":
             for stage in (TrainBatchStart, "optimizer_step", TrainBatchEnd, TrainEpochEnd, ValBatchEnd, FitEpochEnd):
                 async with run.hold(stage):
@@ -278,7 +278,7 @@ async def test_an_evaluation_is_that_of_a_validator_and_told_aside(tmp_path: Pat
     trainer = make_trainer(tmp_path, epochs=2, ema_decay=0.5, save=False)
     hooked: list[Event] = []
     trainer.hook(ValEvent)(lambda event, trainer: hooked.append(event))
-    run = trainer.start()
+    run = start(trainer)
     other = make_loader(16, batch_size=8, shuffle=False)
     async with run.hold(TrainBatchEnd, where=lambda event: event.epoch == 1) as held:
         found = await run.evaluate(other)
@@ -298,7 +298,7 @@ async def test_an_evaluation_is_that_of_a_validator_and_told_aside(tmp_path: Pat
 
 
 async def test_a_stop_breaks_an_evaluation_off(tmp_path: Path) -> None:
-    run = make_trainer(tmp_path).start()
+    run = start(make_trainer(tmp_path))
 
     def endless() -> Any:
         while True:
@@ -324,7 +324,7 @@ async def _evaluate(run: Run[Any], data: Any) -> ValResult:
 
 
 async def test_cancelling_who_waits_for_an_evaluation_breaks_it_off_and_the_run_goes_on(tmp_path: Path) -> None:
-    run = make_trainer(tmp_path).start()
+    run = start(make_trainer(tmp_path))
 
     class Endless:
         def __iter__(self) -> Any:
@@ -342,7 +342,7 @@ async def test_cancelling_who_waits_for_an_evaluation_breaks_it_off_and_the_run_
 
 
 async def test_what_goes_wrong_in_an_evaluation_reaches_who_asked_and_not_the_run(tmp_path: Path) -> None:
-    run = make_trainer(tmp_path).start()
+    run = start(make_trainer(tmp_path))
     async with run.hold(TrainBatchEnd):
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             await run.evaluate([(torch.zeros(2, 3), torch.zeros(2).long())])
@@ -357,7 +357,7 @@ async def test_what_goes_wrong_in_an_evaluation_reaches_who_asked_and_not_the_ru
 
 async def test_data_of_which_the_run_has_the_only_iterator_is_refused(tmp_path: Path) -> None:
     own = iter(list(make_loader()) * 2)
-    run = make_trainer(tmp_path, train=own, epochs=None, max_steps=6).start()
+    run = start(make_trainer(tmp_path, train=own, epochs=None, max_steps=6))
     async with run.hold(TrainBatchEnd):
         with pytest.raises(JobRefused, match="it is reading that data itself"):
             await run.evaluate(own)
@@ -366,7 +366,7 @@ async def test_data_of_which_the_run_has_the_only_iterator_is_refused(tmp_path: 
 
 
 async def test_a_run_that_saves_nothing_asks_where_to(tmp_path: Path) -> None:
-    run = make_trainer(tmp_path, save=False).start()
+    run = start(make_trainer(tmp_path, save=False))
     async with run.hold(TrainBatchEnd):
         with pytest.raises(JobRefused, match=r"save=False .* checkpoint\(path=...\)"):
             await run.checkpoint()
@@ -384,7 +384,7 @@ async def test_other_runs_cannot_be_asked() -> None:
 
 async def test_what_was_not_done_when_the_run_ended_fails(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainEnd):
         last = run.checkpoint()
         assert (await last).is_file()
@@ -394,7 +394,7 @@ async def test_what_was_not_done_when_the_run_ended_fails(tmp_path: Path) -> Non
 
 
 async def test_what_is_asked_for_in_the_last_moments_is_done_or_fails(tmp_path: Path) -> None:
-    run = make_trainer(tmp_path, save=False).start()
+    run = start(make_trainer(tmp_path, save=False))
     async with run.hold(Teardown):
         asked = await begin(_evaluate_outside(run))
     with pytest.raises(RunEnded):
@@ -404,7 +404,7 @@ async def test_what_is_asked_for_in_the_last_moments_is_done_or_fails(tmp_path: 
 
 async def test_what_is_asked_for_while_the_run_stands_behind_its_loops_end_is_answered(tmp_path: Path) -> None:
     with shaken(1):
-        run = make_trainer(tmp_path, save=False).start()
+        run = start(make_trainer(tmp_path, save=False))
         async with run.hold(Teardown):
             for _ in range(30):
                 with pytest.raises(RunEnded):

@@ -15,7 +15,7 @@ from lineside.runners import Run, Trainer, WouldDeadlock
 from lineside.schemas import Event, FitEpochEnd, RunEnd, TrainBatchEnd, TrainEpochEnd, TrainEpochStart, TrainStart
 from tests.turns import begin
 
-from .support import PATIENCE, make_loader, make_trainer
+from .support import PATIENCE, make_loader, make_trainer, start
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ async def test_a_hook_cannot_wait_for_its_own_run_in_any_way(trainer: Trainer, a
 @pytest.mark.parametrize("attempted", WAITS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_holder_cannot_wait_for_the_run_in_any_way(trainer: Trainer, attempted: str, way: Any) -> None:
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainEpochEnd):
         expected = f"run {run.id} waits for a hold on TrainEpochEnd, and `.*` would wait for the run; leave the `with"
         with pytest.raises(WouldDeadlock, match=expected):
@@ -154,7 +154,7 @@ async def test_what_a_hook_leaves_running_behind_it_may_wait(trainer: Trainer) -
     async def begins(event: Event, trainer: Trainer) -> None:
         left.append(asyncio.create_task(behind()))
 
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainEpochEnd):
         inside = asyncio.create_task(_await(run))  # begins to wait when the block is left
     free.set()
@@ -254,7 +254,7 @@ async def test_an_observer_may_hold_ask_and_steer(tmp_path: Path) -> None:
 
 
 async def test_two_may_hold_the_same_stage_one_after_the_other(trainer: Trainer) -> None:
-    run = trainer.start()
+    run = start(trainer)
     order: list[str] = []
 
     async def hold(name: str) -> None:

@@ -17,7 +17,7 @@ from lineside.bus import Bus
 from lineside.runners import HookTimeout, InvalidHook, Trainer, stand
 from lineside.schemas import Event, FitEpochEnd, RunEnd, TrainBatchEnd, TrainEpochEnd
 
-from .support import PATIENCE, make_trainer, names, of
+from .support import PATIENCE, make_trainer, names, of, start
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ async def _next(run: Any) -> None:
 
 
 async def test_a_run_that_is_held_long_says_where(trainer: Trainer, impatient: Complaints) -> None:
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainEpochEnd):
         line = (await asyncio.to_thread(impatient.wait, 1))[0]
     await run
@@ -191,7 +191,7 @@ async def test_a_run_that_is_held_long_says_where(trainer: Trainer, impatient: C
 
 
 async def test_a_run_that_is_paused_says_nothing(trainer: Trainer, tmp_path: Path, impatient: Complaints) -> None:
-    run = trainer.start()
+    run = start(trainer)
     async with run.hold(TrainBatchEnd):
         run.pause()
     await make_trainer(tmp_path / "another", save=False).start()
