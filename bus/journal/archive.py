@@ -7,6 +7,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -68,13 +70,14 @@ class Archive:
 
     def read(self, after: int, upto: int, names: frozenset[str] | None) -> tuple[list[Record], int]:
         """See `JournalFile.read`."""
-        return self._file().read(after, upto, names=names)
+        with self._opened() as file:
+            return file.read(after, upto, names=names)
 
     def position_at(self, when: datetime) -> int:
         """Return the position of the last event before `when`."""
-        file = self._file()
-        position = file.position_at(int(when.timestamp() * 1000))
-        records, _ = file.read(position, file.last)
+        with self._opened() as file:
+            position = file.position_at(int(when.timestamp() * 1000))
+            records, _ = file.read(position, file.last)
         for record in records:
             if datetime.fromisoformat(cast(str, from_json(record.body)["time"])) >= when:
                 break
@@ -84,11 +87,13 @@ class Archive:
     def __str__(self) -> str:
         return "in a temporary file" if self.temporary else str(self.writer.path)
 
-    def _file(self) -> JournalFile:
+    @contextmanager
+    def _opened(self) -> Generator[JournalFile]:
+        """Give the file to read in, which is not closed before the end of the block."""
         with self._lock:
             if self._reader is None:
                 self._reader = JournalFile.open(self.writer.path)
-            return self._reader
+            yield self._reader
 
     def commit(self, lines: Lines, time_: int) -> None:
         """See `JournalWriter.commit`."""

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def test_an_event_is_read_as_it_was_published(tmp_path: Path) -> None:
         source.publish(Done, n=7)
     assert list(Journal(tmp_path).events()) == got
     assert [(event.run, event.attempt, event.rank, event.seq) for event in got] == [("a", 2, 3, 1), ("a", 2, 3, 2)]
+
+
+def test_readers_far_behind_read_all_that_is_on_disk_while_the_bus_is_closed(tmp_path: Path) -> None:
+    for attempt in range(8):
+        bus = Bus(tmp_path / str(attempt), window=16)
+        for run in range(20):
+            source = bus.source(f"run-{run}")
+            for n in range(100):
+                source.publish(Step, n=n)
+        bus.flush()
+        streams = [bus.stream(Step, since="start") for _ in range(3)]
+        with ThreadPoolExecutor(len(streams)) as pool:
+            reading = [pool.submit(list[Step], stream) for stream in streams]
+            bus.close()
+            assert [[event.n for event in one.result()] for one in reading] == [[*range(100)] * 20] * len(streams)
 
 
 def test_a_flush_returns_when_everything_before_it_is_committed(tmp_path: Path) -> None:
