@@ -8,6 +8,7 @@ import asyncio
 import builtins
 import math
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,12 +80,15 @@ def test_the_columns_are_the_fields_in_their_order_and_times_are_utc() -> None:
 def test_a_frame_is_of_what_came_until_now_while_the_run_goes_on_and_after_its_end() -> None:
     trainer = make_trainer(Path("none"), epochs=2, save=False)
     inside: list[tuple[int, int]] = []
+    started = threading.Event()
 
     @trainer.hook(TrainBatchEnd)
     def look(event: TrainBatchEnd, _: Trainer) -> None:
+        assert started.wait(60)
         inside.append((event.step, len(run.frame(TrainBatchEnd))))
 
     run = trainer.start()
+    started.set()
     result = run.result(60)
     assert [rows for _, rows in inside] == list(range(1, result.step + 1))
     seen = list(run.stream(TrainBatchEnd))
