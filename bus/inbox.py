@@ -32,11 +32,13 @@ class Inbox(deque[Entry | LateEntry | Command]):
     publish is safe, and so is a fork in the middle of one.
     """
 
-    __slots__ = ("asleep", "bell", "late", "limit", "overlong", "owner", "refused", "stalled")
+    __slots__ = ("asleep", "bell", "late", "limit", "overlong", "owner", "read", "refused", "stalled")
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.asleep = True
+        self.read = False
+        """Whether there are subscriptions: where nobody reads, nothing is urgent."""
         self.limit = self.overlong = limit
         self.stalled: Sequence[str] = ()
         """Names of the subscriptions that publishers wait for; none if they may go on."""

@@ -131,6 +131,7 @@ class Sequencer:
 
     def _serve(self, subscriptions: tuple[Subscription, ...]) -> None:
         self.subscriptions = subscriptions
+        self.inbox.read = bool(subscriptions)
         self._patient = tuple(reader for reader in subscriptions if reader.policy.overflow is Overflow.WAIT)
         self._period = min([self.latency, *(reader.latency for reader in subscriptions)])
         self._routes.clear()

@@ -82,7 +82,7 @@ class Source:
             raise NotAnEvent(event, "an event, or an event class and its fields") from None
         entry = (event, fields, self, _monotonic())
         inbox.append(entry)  # made before: no other thread, closing the bus, comes between the look-up and the call
-        if urgent or inbox.asleep:
+        if (urgent and inbox.read) or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:
             inbox.give_way()
@@ -105,7 +105,7 @@ class Source:
             raise NotAnEvent(event, "an event class")
         entry = (event, fields, self, _monotonic(), pending)
         inbox.append(entry)
-        if event.urgent or inbox.asleep:
+        if (event.urgent and inbox.read) or inbox.asleep:
             inbox.ring()
         if len(inbox) > inbox.limit:
             inbox.give_way()
