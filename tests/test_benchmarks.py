@@ -25,6 +25,7 @@ NEEDS = {
     "exit": (),
     "imports": (),
     "service": ("fastapi", "uvicorn"),
+    "dashboard": ("fastapi", "uvicorn", "playwright"),
     "notebook": ("torch", "anywidget"),
     "predict": ("torch", "PIL"),
     "predict_service": ("torch", "fastapi", "uvicorn"),
