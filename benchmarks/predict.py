@@ -3,11 +3,15 @@
     python benchmarks/predict.py [--quick] [--json FILE] [--rounds 12] [--work pictures arrays tiny] [--threads 1]
 
 Every contender does the same to the same inputs: decode or normalise them, call the network under inference mode, take
-softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop; the others read
+softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
+that hands its results over: there glibc's allocator gives more pages back, and asks for them again. The others read
 ``predictor.stream`` with ``for``, in order (``overlap=False``) and with overlap, with nobody and with three consumers
-on the bus: a callback, a stream that is read in a thread, and one that throttles (``overflow="wait"``). Their ratios
-are those of the same round. `first` is when the first result of a stream was there, in times of a bare batch; `CPU`,
-what all threads together took, tells the cost also where neighbours are on the machine.
+on the bus: a callback, a stream that is read in a thread, and one that throttles (``overflow="wait"``).
+
+Ratios are those of the same round. Every round has a process of its own, for how things happen to lie in memory is
+worth up to three milliseconds a batch; with MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ at 1073741824 less.
+`first` is when the first result of a stream was there, in times of a bare batch; `CPU`, what all threads together took,
+tells the cost also where neighbours are on the machine.
 """
 
 from __future__ import annotations
@@ -15,15 +19,18 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
+from multiprocessing import get_context
+from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import torch
-from harness import Report, Spread, Table, arguments, interleave, paired
+from harness import Report, Spread, Table, arguments, paired
 from torch import Tensor, nn
 
 from lineside import Bus
@@ -126,6 +133,9 @@ class Timing:
     whole: float
     cpu: float
 
+    def mean(self, other: Timing) -> Timing:
+        return Timing(*((one + another) / 2 for one, another in zip(astuple(self), astuple(other), strict=True)))
+
 
 def bare(job: Job) -> Timing:
     """Predict by a plain loop."""
@@ -139,6 +149,22 @@ def _results(job: Job) -> Iterator[Classes]:
         with torch.inference_mode():
             outputs = job.model(job.preprocess(inputs))
         yield from finish(outputs, None)
+
+
+def threaded(job: Job) -> Timing:
+    """Have a thread run the plain loop, and take its results from a queue: the least that a stream can be made of."""
+    results: SimpleQueue[Classes | None] = SimpleQueue()
+
+    def loop() -> None:
+        for result in _results(job):
+            results.put(result)
+        results.put(None)
+
+    thread = Thread(target=loop)
+    thread.start()
+    timing = _timed(iter(results.get, None), len(job.inputs))
+    thread.join()
+    return timing
 
 
 def ours(job: Job, *, overlap: bool, consumers: bool) -> Timing:
@@ -198,6 +224,7 @@ def _timed(results: Iterator[Classes], expected: int) -> Timing:
 def contenders() -> dict[str, Callable[[Job], Timing]]:
     return {
         "bare": bare,
+        "bare, in a thread": threaded,
         "in order": partial(ours, overlap=False, consumers=False),
         "in order, 3 consumers": partial(ours, overlap=False, consumers=True),
         "overlap": partial(ours, overlap=True, consumers=False),
@@ -208,21 +235,39 @@ def contenders() -> dict[str, Callable[[Job], Timing]]:
 # ---------------------------------------------------------------------------------------------------------- the report
 
 
-def measure(work: Job, rounds: int, title: str) -> Table:
+def one_round(name: str, batches: int, threads: int, turn: int) -> dict[str, Timing]:
+    """Measure the contenders one after the other and then backwards, so that a neighbour who comes meets them alike."""
+    torch.set_num_threads(threads)
+    work, warm, shift = job(name, batches), job(name, 4), turn % len(contenders())
+    for contender in contenders().values():  # so that nobody pays for what is done the first time
+        contender(warm)
+    order = [*contenders()][shift:] + [*contenders()][:shift]
+    there, back = ({each: contenders()[each](work) for each in names} for names in (order, order[::-1]))
+    return {each: there[each].mean(back[each]) for each in order}
+
+
+def elsewhere(rounds: int, name: str, batches: int, threads: int) -> Iterator[dict[str, Timing]]:
+    """Measure every round in a process of its own."""
+    for turn in range(rounds):
+        with ProcessPoolExecutor(1, get_context("spawn")) as other:
+            yield other.submit(one_round, name, batches, threads, turn).result()
+
+
+def measure(name: str, batches: int, threads: int, rounds: int) -> Table:
+    size = job(name, 1).batch_size
     table = Table(
-        title,
+        f"{name}: batches of {size}, {threads} thread(s)",
         {"contender": "{}", "inputs/s": "{:,.0f}", "of bare": "{:.3f}", "CPU": "{:.3f}", "first, in batches": "{:.2f}"},
     )
-    for name in contenders():  # once, so that nobody pays for what is done the first time
-        contenders()[name](work)
-    timings = interleave({name: partial(run, work) for name, run in contenders().items()}, rounds)
+    found_in = list(elsewhere(rounds, name, batches, threads))
+    timings = {contender: [found[contender] for found in found_in] for contender in contenders()}
     plain = [timing.whole for timing in timings["bare"]]
-    batches = -(-len(work.inputs) // work.batch_size)
-    for name, found in timings.items():
-        rate = Spread.of([len(work.inputs) / timing.whole for timing in found])
+    inputs = len(job(name, batches).inputs)
+    for contender, found in timings.items():
+        rate = Spread.of([inputs / timing.whole for timing in found])
         firsts = Spread.of([one.first * batches / base for one, base in zip(found, plain, strict=True)])
         cpu = paired([timing.cpu for timing in found], [timing.cpu for timing in timings["bare"]])
-        table.add(name, rate, paired(plain, [timing.whole for timing in found]), cpu, firsts)
+        table.add(contender, rate, paired(plain, [timing.whole for timing in found]), cpu, firsts)
     return table
 
 
@@ -237,15 +282,11 @@ def main() -> None:
         threads={"type": int, "default": 1},
         batches={"type": int, "default": 100},
     )
-    torch.set_num_threads(options.threads)
     report = Report("predict", options)
     rounds = options.rounds or (1 if options.quick else 12)
     for name in options.work:
-        work = job(name, 4 if options.quick else options.batches * (20 if name == "tiny" else 1))
-        once = bare(work)
-        milliseconds = 1e3 * once.whole * work.batch_size / len(work.inputs)
-        title = f"{name}: batches of {work.batch_size}, about {milliseconds:.1f} ms each, {options.threads} thread(s)"
-        report.show(measure(work, rounds, title))
+        batches = 4 if options.quick else options.batches * (20 if name == "tiny" else 1)
+        report.show(measure(name, batches, options.threads, rounds))
     report.finish()
 
 

@@ -16,13 +16,13 @@ class PredictStart(PredictEvent):
     batches: int | None = Field(description="Batches to come; null where the source does not know.")
 
 
-class PredictBatchStart(PredictEvent, BatchStart, urgent=True):
+class PredictBatchStart(PredictEvent, BatchStart):
     """A batch was gathered; preprocessing and the forward pass come next."""
 
     inputs: tuple[str, ...] = Field(description="Names of the inputs: paths, or the position in the source.")
 
 
-class PredictPostprocessEnd(PredictEvent, BatchEvent, urgent=True):
+class PredictPostprocessEnd(PredictEvent, BatchEvent):
     """The outputs of a batch have become results."""
 
     results: Count = Field(description="Number of results.")

@@ -85,7 +85,8 @@ class Ahead(Schedule[R]):
     """Batches are read and prepared in a second thread and computed in a third, while results are made of the first.
 
     Every batch is begun only when it is wanted, and there are at most `DEPTH` on their way. One that others must not
-    compute ahead is left to the run's own thread, and the others stand until that is done with it.
+    compute ahead is left to the run's own thread, and the others stand until that is done with it. The first is computed
+    before the second is begun: whoever waits for it has all there is to compute with.
 
     Args:
         in_step: Whether a batch must not be computed before the run has come to it.
@@ -108,8 +109,7 @@ class Ahead(Schedule[R]):
         self._works: queue.SimpleQueue[Work[R] | BaseException | None] = queue.SimpleQueue()
         self._prepared: queue.SimpleQueue[Work[R] | None] = queue.SimpleQueue()
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(DEPTH):
-            self._room.put(None)
+        self._room.put(None)
         self._at_hand: Work[R] | None = None
         self._closed = threading.Event()
         self._error_of_source: BaseException | None = None
@@ -210,10 +210,14 @@ class Ahead(Schedule[R]):
     # ---- in the thread that computes
 
     def _compute(self) -> None:
+        room = DEPTH - 1
         with self._caller():
             while (work := self._prepared.get()) is not None:
                 if not self._closed.is_set():
                     work.compute()
+                for _ in range(room):
+                    self._room.put(None)
+                room = 0
 
 
 def _nothing() -> None: ...

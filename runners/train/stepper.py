@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -45,8 +43,6 @@ class Stepper:
         self._optimizer = optimizer
         self._config = config
         self._device = device
-        # Entering a disabled autocast costs a small step several percent.
-        self._precision = nullcontext if config.amp == "off" else partial(precision, device, config.amp)
         self._group = group
         self._stepped = False
         self._watch = optimizer.register_step_post_hook(self._note_step)
@@ -65,7 +61,7 @@ class Stepper:
             return self._forward_backward(batch, window)
 
     def _forward_backward(self, batch: Any, window: int) -> Loss:
-        with self._precision():
+        with precision(self._device, self._config.amp):
             loss = self._compute(batch)
         if not loss.total.requires_grad:
             raise InvalidObjective(
