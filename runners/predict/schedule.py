@@ -85,8 +85,8 @@ class Ahead(Schedule[R]):
     """Batches are read and prepared in a second thread and computed in a third, while results are made of the first.
 
     Every batch is begun only when it is wanted, and there are at most `DEPTH` on their way. One that others must not
-    compute ahead is left to the run's own thread, and the others stand until that is done with it. The first is computed
-    before the second is begun: whoever waits for it has all there is to compute with.
+    compute ahead is left to the run's own thread, and the others stand until that is done with it. The first is
+    computed before the second is begun: whoever waits for it has all there is to compute with.
 
     Args:
         in_step: Whether a batch must not be computed before the run has come to it.
