@@ -97,6 +97,7 @@ def test_only_the_events_of_a_batch_and_of_a_request_can_wait() -> None:
     assert {cls.__name__ for cls in shipped() if not cls.urgent} == {
         *("TrainBatchStart", "TrainBatchEnd", "ValBatchStart", "ValBatchEnd"),
         *("OptimizerStep", "OptimizerSkip", "ParamsUpdate", "BeforeZeroGrad"),
+        *("PredictBatchStart", "PredictPostprocessEnd"),
         *("RequestStart", "RequestEnd"),
     }
 
