@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from .control import running_loop
 from .errors import WouldDeadlock
+from .loops import running_loop
 
 
 class Stay:

@@ -25,10 +25,10 @@ from ..schemas import (
     events,
 )
 from ..schemas.run import Kind
-from .control import running_loop
 from .errors import InvalidArgument, WouldDeadlock
 from .hooks import why_not_callable
 from .inference import check_model, evaluating, resolve_device
+from .loops import running_loop
 from .predict.batches import PredictBatch, rows, stack
 from .predict.config import PredictConfig, PredictResult
 from .predict.data import ResultsData

@@ -23,12 +23,13 @@ from ..schemas.run import Kind
 from .awaited import Awaited
 from .calling import Caller
 from .config import RunnerConfig
-from .control import Control, Steered, running_loop, stop_on_signals
+from .control import Control, Steered, stop_on_signals
 from .errors import RunnerBusy, WouldDeadlock
 from .hold import Holds
 from .hooks import Hook, Hooks
 from .identity import Identity, new_run_id, versions
 from .jobs import Able
+from .loops import running_loop
 from .results import RunResult
 from .run import Run
 from .scalars import Snapshot

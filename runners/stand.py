@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from .awaited import Stay
-from .control import LOOK_SECONDS, Control
+from .control import Control
+from .loops import LOOK_SECONDS
 
 logger = logging.getLogger("lineside.runners")
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from ..control import wait_while_open
+from ..loops import wait_while_open
 
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from ...schemas import RequestEnd, RequestOutcome, RequestStart, Transport
 from ..predict.config import PredictResult
@@ -24,9 +24,6 @@ from .limits import DEFAULT, PredictionLimits
 from .predictor import ServedPredictor
 from .queue import RequestQueue
 from .request import Given, Item, PredictionRequest
-
-if TYPE_CHECKING:
-    from .app import PredictionApp
 
 logger = logging.getLogger("lineside.serving")
 
@@ -77,16 +74,6 @@ class PredictionService:
         self._run: Run[PredictResult[Any]] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
-        self._app: PredictionApp | None = None
-
-    @property
-    def app(self) -> PredictionApp:
-        """The app, without a token: for an app of yours that asks who it is by itself. See `prediction_service`."""
-        from .app import PredictionApp
-
-        if self._app is None:
-            self._app = PredictionApp(self)
-        return self._app
 
     # ---- how it begins and ends
 

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from torch import nn
 
 from lineside.runners import NotServing, Predictor
-from lineside.runners.serving import PredictionLimits, PredictionService, prediction_service
+from lineside.runners.serving import PredictionApp, PredictionLimits, PredictionService, prediction_service
 from lineside.schemas import PredictEnd, RequestEnd, RunEnd, RunStart
 
 from .support import PATIENCE, counter, entered, hearing, inputs, lines, results, running, served, until
@@ -91,7 +91,7 @@ async def test_a_run_that_fails_ends_every_request_and_the_server() -> None:
 async def test_after_its_run_has_failed_a_mounted_service_answers_503_and_says_so_at_healthz() -> None:
     async with (
         PredictionService(counter(), limits=PredictionLimits(grace=1.0)) as service,
-        asking(service.app) as client,
+        asking(PredictionApp(service)) as client,
     ):
         assert (await client.get("/healthz")).json() == {"status": "ok"}
         service.predictor.stop("stopped by its owner")
@@ -146,7 +146,7 @@ async def test_mounted_in_an_app_it_serves_while_its_service_is_entered() -> Non
 
 async def test_an_app_whose_service_nobody_entered_says_what_to_do() -> None:
     service = PredictionService(counter())
-    async with asking(service.app) as client:
+    async with asking(PredictionApp(service)) as client:
         answer = await client.post("/predict", json=inputs(1))
         assert (answer.status_code, "async with service" in answer.json()["error"]) == (503, True)
         assert (await client.get("/healthz")).json() == {"status": "new"}

@@ -14,10 +14,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lineside.runners.serving import PredictionLimits
+from lineside.runners import Recipe
+from lineside.runners.serving import PredictionApp, PredictionLimits, prediction_service
 from lineside.schemas import RequestEnd, RequestStart
 
-from .support import Served, entered, hearing, inputs, lines, preparing, results, served, until
+from .support import (
+    Counting,
+    Served,
+    column,
+    doubled,
+    entered,
+    hearing,
+    inputs,
+    lines,
+    preparing,
+    results,
+    running,
+    served,
+    until,
+)
 
 JSON = {"content-type": "application/json"}
 
@@ -119,17 +134,12 @@ def test_several_pictures_come_as_one_form_and_keep_their_names() -> None:
 
 
 def test_the_recipe_says_how_a_body_becomes_an_input() -> None:
-    from lineside.runners import Recipe
-    from lineside.runners.serving import prediction_service
-
-    from .support import Counting, column, doubled, running
-
     def decode(data: bytes, media_type: str) -> object:
         return len(data) if media_type == "text/csv" else json.loads(data)["value"]
 
     recipe = Recipe(model=Counting, preprocess=column, postprocess=doubled, decode=decode)
     with running(prediction_service(recipe, limits=PredictionLimits(grace=1.0))) as server:
-        client = Served(server.service.app, server).client()
+        client = Served(PredictionApp(server.service), server).client()
         with client:
             assert results(lines(client.post("/predict", content=b"abc", headers={"content-type": "text/csv"}))) == [
                 6.0
