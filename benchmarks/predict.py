@@ -4,12 +4,13 @@
 
 Every contender does the same to the same inputs: decode or normalise them, call the network under inference mode, take
 softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
-that hands its results over: there glibc's allocator gives more pages back, and asks for them again. The others read
+that hands its results over, the least that a stream can be made of. The others read
 ``predictor.stream`` with ``for``, in order (``overlap=False``) and with overlap, with nobody and with three consumers
 on the bus: a callback, a stream that is read in a thread, and one that throttles (``overflow="wait"``).
 
 Ratios are those of the same round. Every round has a process of its own, for how things happen to lie in memory is
-worth up to three milliseconds a batch; with MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ at 1073741824 less.
+worth up to three milliseconds a batch. MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_, both 1073741824, have glibc
+keep its pages, which takes page faults out of the comparison.
 `first` is when the first result of a stream was there, in times of a bare batch; `CPU`, what all threads together took,
 tells the cost also where neighbours are on the machine.
 """
