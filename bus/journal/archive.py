@@ -93,7 +93,16 @@ class Archive:
         with self._lock:
             if self._reader is None:
                 self._reader = JournalFile.open(self.writer.path)
-            yield self._reader
+            try:
+                yield self._reader
+            finally:
+                self._close_reader_once_closed()
+
+    def _close_reader_once_closed(self) -> None:
+        """Leave nothing open behind a closed bus: who still reads opens the file for each read."""
+        if self.closed and not self.temporary and self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def commit(self, lines: Lines, time_: int) -> None:
         """See `JournalWriter.commit`."""
@@ -113,10 +122,8 @@ class Archive:
         self.closed = True
         if self.temporary:
             return
-        with self._lock:  # who still reads opens it again
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = None
+        with self._lock:
+            self._close_reader_once_closed()
         self.writer.close()
         if self._claim is not None:
             self._claim.release()

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import random
 import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -116,17 +117,24 @@ def play_many(seeds: range) -> None:
                 raise
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def opened() -> list[str]:
+    """Return what this process has open."""
+    files: list[str] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of this listing
+            files.append(str(descriptor.readlink()))
+    return files
 
 
 def main(first: int, count: int = 1) -> None:
     logging.disable()  # most of what happens here would be logged
     faulthandler.dump_traceback_later(HANGS, exit=True)
     play_many(range(first, first + 1))  # what is opened once for all
-    before = descriptors()
+    before = opened()
     play_many(range(first, first + count))
-    assert descriptors() <= before, "files are left open"
+    gc.collect()  # temporary files are closed with the last who may read them
+    after = opened()
+    assert len(after) <= len(before), f"files are left open: {after}, before {before}"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lineside.bus import Bus, PolicyRefused, WouldDeadlock
@@ -54,6 +55,17 @@ def test_readers_far_behind_read_all_that_is_on_disk_while_the_bus_is_closed(tmp
             reading = [pool.submit(list[Step], stream) for stream in streams]
             bus.close()
             assert [[event.n for event in one.result()] for one in reading] == [[*range(100)] * 20] * len(streams)
+
+
+def test_who_reads_on_after_the_bus_was_closed_leaves_no_file_open(tmp_path: Path) -> None:
+    bus = Bus(tmp_path, window=16)
+    for n in range(2000):
+        bus.publish(Step(n=n))
+    stream = bus.stream(Step, since="start")
+    first = next(stream)
+    bus.close()
+    assert [first.n, *(event.n for event in stream)] == [*range(2000)]
+    assert not [file.path for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))]
 
 
 def test_a_flush_returns_when_everything_before_it_is_committed(tmp_path: Path) -> None:
