@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -118,11 +118,24 @@ class Spread:
     def median(self) -> float:
         return median(self.values)
 
+    @property
+    def range(self) -> tuple[float, float]:
+        return min(self.values), max(self.values)
+
     def format(self, spec: str) -> str:
         if len(self.values) == 1:
             return spec.format(self.values[0])
-        low, high = spec.format(min(self.values)), spec.format(max(self.values))
+        low, high = map(spec.format, self.range)
         return f"{spec.format(self.median)} ({low}..{high})"
+
+
+class Quartiles(Spread):
+    """The same for many short turns, of which the least and the greatest say little: quoted with their quartiles."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        low, _, high = quantiles(self.values, method="inclusive")
+        return low, high
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

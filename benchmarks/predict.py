@@ -4,15 +4,18 @@
 
 Every contender does the same to the same inputs: decode or normalise them, call the network under inference mode, take
 softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
-that hands its results over, the least that a stream can be made of. The others read
-``predictor.stream`` with ``for``, in order (``overlap=False``) and with overlap, with nobody and with three consumers
-on the bus: a callback, a stream that is read in a thread, and one that throttles (``overflow="wait"``).
+that hands its results over, the least that a stream can be made of. The others read ``predictor.stream`` with ``for``,
+in order (``overlap=False``) and with overlap, with nobody and with three consumers on the bus: a callback, a stream
+that is read in a thread, and one that throttles (``overflow="wait"``).
 
-Ratios are those of the same round. Every round has a process of its own, for how things happen to lie in memory is
-worth up to three milliseconds a batch. MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_, both 1073741824, have glibc
-keep its pages, which takes page faults out of the comparison.
-`first` is when the first result of a stream was there, in times of a bare batch; `CPU`, what all threads together took,
-tells the cost also where neighbours are on the machine.
+A neighbour on a shared machine comes and goes within seconds and takes a third of a core with it. So the contenders
+are all open at once, and take turns at portions of a few batches: their source gives one portion whenever it is let.
+`of bare` is the median of the turns' ratios, with its quartiles in brackets. How things happen to lie in memory is
+worth five percent of a process: each round has a process of its own, and opens every contender three times in it.
+
+`first` is when the first result of an opened contender was there, in times of a batch of the plain loop: what it takes
+to begin is in that and not in the rates. `CPU` is what all threads together took, until everything was delivered to
+the consumers.
 """
 
 from __future__ import annotations
@@ -21,26 +24,30 @@ import io
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from queue import SimpleQueue
-from threading import Thread
+from random import Random
+from statistics import median
+from threading import Semaphore, Thread
 from typing import Any
 
 import numpy as np
 import torch
-from harness import Report, Spread, Table, arguments, paired
+from harness import Quartiles, Report, Table, arguments
 from torch import Tensor, nn
 
-from lineside import Bus
+from lineside import Bus, Stream
 from lineside.runners import Predictor, classes
 from lineside.schemas import Classes, PredictBatchEnd
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PIXELS = 96
-JOBS = ("pictures", "arrays", "tiny", "photos")
+OPENINGS, TURNS = 3, 5
+"""Times that a round opens each contender, and turns that it has then, beside the first."""
 
 
 @dataclass(frozen=True)
@@ -126,51 +133,74 @@ def _repeated(items: list[Any], count: int) -> list[Any]:
 # ------------------------------------------------------------------------------------------------------ the contenders
 
 
+class Portions:
+    """A source that gives the same inputs again each time that it is let, and waits in between."""
+
+    def __init__(self, inputs: list[Any]) -> None:
+        self.inputs = inputs
+        self._let: SimpleQueue[bool] = SimpleQueue()
+
+    def let(self) -> None:
+        self._let.put(True)
+
+    def end(self) -> None:
+        self._let.put(False)
+
+    def __iter__(self) -> Iterator[Any]:
+        while self._let.get():
+            yield from self.inputs
+
+
+Contender = Callable[[Job, Portions], AbstractContextManager["Opened"]]
+
+
 @dataclass(frozen=True)
-class Timing:
-    """Seconds until the first result, and until the last; seconds of processors, those of all threads."""
+class Opened:
+    """A contender that is ready to begin."""
 
-    first: float
-    whole: float
-    cpu: float
-
-    def mean(self, other: Timing) -> Timing:
-        return Timing(*((one + another) / 2 for one, another in zip(astuple(self), astuple(other), strict=True)))
+    results: Iterator[Classes]
+    settle: Callable[[], object] = lambda: None
+    """Waits until everybody has what is theirs of the results that were read."""
 
 
-def bare(job: Job) -> Timing:
+@contextmanager
+def bare(job: Job, source: Portions) -> Generator[Opened]:
     """Predict by a plain loop."""
-    return _timed(_results(job), len(job.inputs))
+    yield Opened(_results(job, source))
 
 
-def _results(job: Job) -> Iterator[Classes]:
-    finish, size = job.postprocess(), job.batch_size
-    for at in range(0, len(job.inputs), size):
-        inputs: Any = job.inputs[at : at + size]
+def _results(job: Job, source: Portions) -> Iterator[Classes]:
+    finish, inputs = job.postprocess(), iter(source)
+    while batch := list(islice(inputs, job.batch_size)):
         with torch.inference_mode():
-            outputs = job.model(job.preprocess(inputs))
+            outputs: Any = job.model(job.preprocess(batch))
         yield from finish(outputs, None)
 
 
-def threaded(job: Job) -> Timing:
+@contextmanager
+def threaded(job: Job, source: Portions) -> Generator[Opened]:
     """Have a thread run the plain loop, and take its results from a queue: the least that a stream can be made of."""
     results: SimpleQueue[Classes | None] = SimpleQueue()
 
     def loop() -> None:
-        for result in _results(job):
+        for result in _results(job, source):
             results.put(result)
         results.put(None)
 
     thread = Thread(target=loop)
-    thread.start()
-    timing = _timed(iter(results.get, None), len(job.inputs))
-    thread.join()
-    return timing
+
+    def read() -> Iterator[Classes]:
+        thread.start()
+        yield from iter(results.get, None)
+
+    yield Opened(read())
+    thread.join(timeout=60)
 
 
-def ours(job: Job, *, overlap: bool, consumers: bool) -> Timing:
+@contextmanager
+def ours(job: Job, source: Portions, *, overlap: bool, consumed: bool) -> Generator[Opened]:
     """Predict by the predictor, with nobody or three consumers on its bus."""
-    with Bus() as bus, consuming(bus, len(job.inputs)) if consumers else ExitStack():
+    with Bus() as bus, consumers(bus, len(source.inputs)) if consumed else nullcontext(bus.drain) as settle:
         predictor = Predictor(
             job.model,
             preprocess=job.preprocess,
@@ -180,95 +210,167 @@ def ours(job: Job, *, overlap: bool, consumers: bool) -> Timing:
             device="cpu",
             overlap=overlap,
         )
-        return _timed(predictor.stream(job.inputs), len(job.inputs))
+        yield Opened(predictor.stream(source), settle)
 
 
 @contextmanager
-def consuming(bus: Bus, expected: int) -> Generator[None]:
-    """Have three read every result; that none is missing is checked at the end."""
-    got = [0, 0, 0]
-
-    def count(which: int, event: PredictBatchEnd) -> None:
-        got[which] += len(event.results)
-
-    def read(which: int, stream: Any) -> None:
-        for event in stream:
-            count(which, event)
-            if got[which] >= expected:
-                return
-
+def consumers(bus: Bus, portion: int) -> Generator[Callable[[], None]]:
+    """Have three read every result, and give what waits until they have the next `portion` of them."""
+    counts = [Counter(portion) for _ in range(3)]
     streams = bus.stream(PredictBatchEnd), bus.stream(PredictBatchEnd, overflow="wait")
-    threads = [Thread(target=read, args=item) for item in enumerate(streams, 1)]
+
+    def read(stream: Stream[PredictBatchEnd], count: Counter) -> None:
+        for event in stream:
+            count(event)
+
+    def settle() -> None:
+        for count in counts:
+            count.wait()
+
+    threads = [Thread(target=read, args=pair) for pair in zip(streams, counts[1:], strict=True)]
     for thread in threads:
         thread.start()
-    with bus.subscribe(partial(count, 0), PredictBatchEnd, lane="thread"):
-        yield
-        bus.drain(timeout=60)
+    with bus.subscribe(counts[0], PredictBatchEnd, lane="thread"):
+        yield settle
     for stream, thread in zip(streams, threads, strict=True):
-        thread.join(timeout=60)
         stream.close()
-    if got != [expected] * 3:
-        raise SystemExit(f"the consumers got {got} results of {expected}")
+        thread.join(timeout=60)
 
 
-def _timed(results: Iterator[Classes], expected: int) -> Timing:
-    start, cpu = time.perf_counter(), time.process_time()
-    next(results)
-    first = time.perf_counter() - start
-    count = 1 + sum(1 for _ in results)
-    whole, cpu = time.perf_counter() - start, time.process_time() - cpu
-    if count != expected:
-        raise SystemExit(f"{count} results for {expected} inputs")
-    return Timing(first, whole, cpu)
+class Counter:
+    """Counts results, and says at every full portion that it has one more."""
+
+    def __init__(self, portion: int) -> None:
+        self._portion = portion
+        self._got = 0
+        self._full = Semaphore(0)
+
+    def __call__(self, event: PredictBatchEnd) -> None:
+        self._got += len(event.results)
+        if self._got >= self._portion:
+            self._got -= self._portion
+            self._full.release()
+
+    def wait(self) -> None:
+        if not self._full.acquire(timeout=60) or self._got:
+            raise SystemExit(f"a consumer got {self._got} results of {self._portion}")
 
 
-def contenders() -> dict[str, Callable[[Job], Timing]]:
+def contenders() -> dict[str, Contender]:
     return {
         "bare": bare,
         "bare, in a thread": threaded,
-        "in order": partial(ours, overlap=False, consumers=False),
-        "in order, 3 consumers": partial(ours, overlap=False, consumers=True),
-        "overlap": partial(ours, overlap=True, consumers=False),
-        "overlap, 3 consumers": partial(ours, overlap=True, consumers=True),
+        "in order": partial(ours, overlap=False, consumed=False),
+        "in order, 3 consumers": partial(ours, overlap=False, consumed=True),
+        "overlap": partial(ours, overlap=True, consumed=False),
+        "overlap, 3 consumers": partial(ours, overlap=True, consumed=True),
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- the report
+# --------------------------------------------------------------------------------------------------------- the figures
 
 
-def one_round(name: str, batches: int, threads: int, turn: int) -> dict[str, Timing]:
-    """Measure the contenders one after the other and then backwards, so that a neighbour who comes meets them alike."""
+@dataclass(frozen=True)
+class Timing:
+    """Seconds until the first result of a portion, and until its last; seconds of processors, those of all threads."""
+
+    first: float
+    whole: float
+    cpu: float
+
+
+class Lane:
+    """A contender, opened, which computes a portion whenever it is its turn."""
+
+    def __init__(self, source: Portions, opened: Opened) -> None:
+        self._source = source
+        self._opened = opened
+
+    def turn(self) -> Timing:
+        results = self._opened.results
+        start, cpu = time.perf_counter(), time.process_time()
+        self._source.let()
+        next(results)
+        first = time.perf_counter() - start
+        for _ in range(len(self._source.inputs) - 1):
+            next(results)
+        whole = time.perf_counter() - start
+        self._opened.settle()
+        return Timing(first, whole, time.process_time() - cpu)
+
+    def end(self) -> None:
+        self._source.end()
+        if extra := list(self._opened.results):
+            raise SystemExit(f"{len(extra)} results more than inputs")
+
+
+@dataclass
+class Found:
+    """What was measured of one contender."""
+
+    firsts: list[Timing] = field(default_factory=list[Timing])
+    """The first turn of every time that it was opened."""
+    turns: list[Timing] = field(default_factory=list[Timing])
+    """The other turns, the same place in the list being the same turn of all contenders."""
+
+
+Measured = dict[str, Found]
+
+
+def one_round(name: str, batches: int, threads: int, seed: int) -> Measured:
+    """Open all contenders three times, and let them take turns."""
     torch.set_num_threads(threads)
-    work, warm, shift = job(name, batches), job(name, 4), turn % len(contenders())
-    for contender in contenders().values():  # so that nobody pays for what is done the first time
-        contender(warm)
-    order = [*contenders()][shift:] + [*contenders()][:shift]
-    there, back = ({each: contenders()[each](work) for each in names} for names in (order, order[::-1]))
-    return {each: there[each].mean(back[each]) for each in order}
+    work, chance = job(name, batches), Random(seed)
+    found = {each: Found() for each in contenders()}
+    take_turns(work, 0, chance, {each: Found() for each in found})  # nobody pays for what is done the first time
+    for _ in range(OPENINGS):
+        take_turns(work, TURNS, chance, found)
+    return found
 
 
-def elsewhere(rounds: int, name: str, batches: int, threads: int) -> Iterator[dict[str, Timing]]:
+def take_turns(work: Job, turns: int, chance: Random, found: Measured) -> None:
+    with ExitStack() as stack:
+        lanes: dict[str, Lane] = {}
+        for each, contender in contenders().items():
+            source = Portions(work.inputs)
+            lanes[each] = Lane(source, stack.enter_context(contender(work, source)))
+        for turn in range(1 + turns):
+            for each in chance.sample([*lanes], len(lanes)):
+                timing = lanes[each].turn()
+                (found[each].turns if turn else found[each].firsts).append(timing)
+        for lane in lanes.values():
+            lane.end()
+
+
+def elsewhere(rounds: int, name: str, batches: int, threads: int) -> Measured:
     """Measure every round in a process of its own."""
-    for turn in range(rounds):
+    found = {each: Found() for each in contenders()}
+    for seed in range(rounds):
         with ProcessPoolExecutor(1, get_context("spawn")) as other:
-            yield other.submit(one_round, name, batches, threads, turn).result()
+            measured = other.submit(one_round, name, batches, threads, seed).result()
+        for each, more in measured.items():
+            found[each].firsts += more.firsts
+            found[each].turns += more.turns
+    return found
 
 
 def measure(name: str, batches: int, threads: int, rounds: int) -> Table:
-    size = job(name, 1).batch_size
+    work = job(name, batches)
     table = Table(
-        f"{name}: batches of {size}, {threads} thread(s)",
+        f"{name}: batches of {work.batch_size}, {threads} thread(s), {rounds * OPENINGS * TURNS} turns of {batches}",
         {"contender": "{}", "inputs/s": "{:,.0f}", "of bare": "{:.3f}", "CPU": "{:.3f}", "first, in batches": "{:.2f}"},
     )
-    found_in = list(elsewhere(rounds, name, batches, threads))
-    timings = {contender: [found[contender] for found in found_in] for contender in contenders()}
-    plain = [timing.whole for timing in timings["bare"]]
-    inputs = len(job(name, batches).inputs)
-    for contender, found in timings.items():
-        rate = Spread.of([inputs / timing.whole for timing in found])
-        firsts = Spread.of([one.first * batches / base for one, base in zip(found, plain, strict=True)])
-        cpu = paired([timing.cpu for timing in found], [timing.cpu for timing in timings["bare"]])
-        table.add(contender, rate, paired(plain, [timing.whole for timing in found]), cpu, firsts)
+    found = elsewhere(rounds, name, batches, threads)
+    plain = found["bare"].turns
+    batch = median(turn.whole for turn in plain) / batches
+    for contender, one in found.items():
+        table.add(
+            contender,
+            Quartiles.of([len(work.inputs) / turn.whole for turn in one.turns]),
+            Quartiles.of([base.whole / turn.whole for base, turn in zip(plain, one.turns, strict=True)]),
+            Quartiles.of([turn.cpu / base.cpu for base, turn in zip(plain, one.turns, strict=True)]),
+            Quartiles.of([turn.first / batch for turn in one.firsts]),
+        )
     return table
 
 
@@ -281,12 +383,12 @@ def main() -> None:
             "choices": ["pictures", "arrays", "tiny", "photos"],
         },
         threads={"type": int, "default": 1},
-        batches={"type": int, "default": 100},
+        batches={"type": int, "default": 8},
     )
     report = Report("predict", options)
     rounds = options.rounds or (1 if options.quick else 12)
     for name in options.work:
-        batches = 4 if options.quick else options.batches * (20 if name == "tiny" else 1)
+        batches = 2 if options.quick else options.batches * (50 if name == "tiny" else 1)
         report.show(measure(name, batches, options.threads, rounds))
     report.finish()
 

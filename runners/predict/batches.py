@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -86,12 +86,21 @@ def check_results(results: object, batch: PredictBatch) -> list[Any]:
     Raises:
         ResultMismatch: it is no sequence, or does not have one result for each input of `batch`.
     """
-    expected, kind = len(batch.names), type(results).__qualname__
-    if isinstance(results, (str, bytes, Mapping)) or not (isinstance(results, Sized) and isinstance(results, Iterable)):
-        raise ResultMismatch(expected, f"a {kind}")
-    if len(results) != expected:
-        raise ResultMismatch(expected, f"{len(results)} results")
-    return list(cast("Iterable[Any]", results))
+    expected = len(batch.names)
+    if not _is_sequence(results):
+        raise ResultMismatch(expected, f"a {type(results).__qualname__}")
+    found = list(results)
+    if len(found) != expected:
+        raise ResultMismatch(expected, f"{len(found)} results")
+    return found
+
+
+def _is_sequence(results: object) -> TypeGuard[Iterable[Any]]:
+    if isinstance(results, list):  # which most are
+        return True
+    return (
+        not isinstance(results, (str, bytes, Mapping)) and isinstance(results, Sized) and isinstance(results, Iterable)
+    )
 
 
 def forward(model: nn.Module, batch: object) -> object:

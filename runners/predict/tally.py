@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from time import perf_counter
 
 _PARTS = ("preprocess", "inference", "postprocess")
@@ -16,12 +14,9 @@ class Watch:
         self.inputs = inputs
         self.seconds: dict[str, float] = dict.fromkeys(_PARTS, 0.0)
 
-    @contextmanager
-    def part(self, name: str) -> Generator[None]:
-        """Time the block as `name`."""
-        began = perf_counter()
-        yield
-        self.seconds[name] += perf_counter() - began
+    def add(self, part: str, began: float) -> None:
+        """Add to the time of `part` what has passed since `began`, a reading of `time.perf_counter`."""
+        self.seconds[part] += perf_counter() - began
 
     def speed(self) -> dict[str, float]:
         """Return the milliseconds an input took, by part; empty without inputs."""

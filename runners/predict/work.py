@@ -5,6 +5,8 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -27,6 +29,11 @@ class Steps(Generic[R]):
     amp: Literal["off", "bf16", "fp16"]
     preprocess: Callable[[list[Any]], object]
     postprocess: Callable[[Any, PredictBatch], object]
+
+    @cached_property
+    def on_host(self) -> bool:
+        """Whether it is the processor that computes, and nothing need be moved."""
+        return self.device.type == "cpu"
 
 
 class Work(Generic[R]):
@@ -86,18 +93,24 @@ class Work(Generic[R]):
     # ---- the steps
 
     def _prepare(self) -> None:
-        with self.watch.part("preprocess"):
-            self._made = to_device(self._steps.preprocess(list(self.batch.images)), self._steps.device)
+        began, steps = perf_counter(), self._steps
+        prepared = steps.preprocess(list(self.batch.images))
+        self._made = prepared if steps.on_host else to_device(prepared, steps.device)
+        self.watch.add("preprocess", began)
 
     def _compute(self) -> None:
-        prepared, steps = self._made, self._steps
-        with self.watch.part("inference"), torch.inference_mode(), precision(steps.device, steps.amp):
+        began, steps = perf_counter(), self._steps
+        prepared, self._made = self._made, None
+        with torch.inference_mode(), precision(steps.device, steps.amp):
             self._made = forward(steps.model, prepared)
+        self.watch.add("inference", began)
 
     def _postprocess(self) -> list[R]:
+        began = perf_counter()
         outputs, self._made = self._made, None
-        with self.watch.part("postprocess"):
-            return check_results(self._steps.postprocess(outputs, self.batch), self.batch)
+        results = check_results(self._steps.postprocess(outputs, self.batch), self.batch)
+        self.watch.add("postprocess", began)
+        return results
 
     def _attempt(self, step: Callable[[], None]) -> bool:
         try:
