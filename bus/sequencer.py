@@ -1,8 +1,8 @@
 """The sequencer: the one thread that numbers what was published, builds it once and tells the readers.
 
 It takes entries and commands from the inbox in the order they came, so that a subscription made
-between two publishes gets exactly the second. While events flow it looks into the inbox every few
-milliseconds; when they stop it sleeps until it is woken. Each time it wakes, the training loop pays
+between two publishes gets exactly the second. While events flow it looks into the inbox
+periodically; when they stop it sleeps until it is woken. Each time it wakes, the training loop pays
 for the hand-over of the interpreter lock: that is why batch events wait for one another.
 """
 
@@ -32,6 +32,8 @@ PENDING_SECONDS = 0.001
 """Pause before asking again for pending values, when somebody waits."""
 SHORTEST_SECONDS = 0.0005
 """Shortest sleep: below it, sleeping costs the other threads more than it spares them."""
+UNREAD = 4
+"""How many times as far apart its looks into the inbox are while nobody reads."""
 CROWDED = 0.25
 """Share of the memory window, in events or bytes, that may pile up unread before its readers are woken early."""
 
@@ -72,7 +74,7 @@ class Sequencer:
         self._patient: tuple[Subscription, ...] = ()
         self._allowance = 0
         """Events that the readers publishers wait for have room for at least: they only gain room by reading."""
-        self._period = latency
+        self._period = latency * UNREAD
         self._blocked = False
         self._hurried = False
         self._running = True
@@ -134,6 +136,8 @@ class Sequencer:
         self.inbox.read = bool(subscriptions)
         self._patient = tuple(reader for reader in subscriptions if reader.policy.overflow is Overflow.WAIT)
         self._period = min([self.latency, *(reader.latency for reader in subscriptions)])
+        if not subscriptions:
+            self._period *= UNREAD
         self._routes.clear()
         self._allowance = 0
 
