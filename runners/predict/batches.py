@@ -98,9 +98,8 @@ def check_results(results: object, batch: PredictBatch) -> list[Any]:
 def _is_sequence(results: object) -> TypeGuard[Iterable[Any]]:
     if isinstance(results, list):  # which most are
         return True
-    return (
-        not isinstance(results, (str, bytes, Mapping)) and isinstance(results, Sized) and isinstance(results, Iterable)
-    )
+    sized = isinstance(results, Sized) and isinstance(results, Iterable)
+    return sized and not isinstance(results, (str, bytes, Mapping))
 
 
 def forward(model: nn.Module, batch: object) -> object:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from time import perf_counter
 from typing import Any, Generic, Literal, TypeVar
 
@@ -29,11 +28,6 @@ class Steps(Generic[R]):
     amp: Literal["off", "bf16", "fp16"]
     preprocess: Callable[[list[Any]], object]
     postprocess: Callable[[Any, PredictBatch], object]
-
-    @cached_property
-    def on_host(self) -> bool:
-        """Whether it is the processor that computes, and nothing need be moved."""
-        return self.device.type == "cpu"
 
 
 class Work(Generic[R]):
@@ -94,8 +88,7 @@ class Work(Generic[R]):
 
     def _prepare(self) -> None:
         began, steps = perf_counter(), self._steps
-        prepared = steps.preprocess(list(self.batch.images))
-        self._made = prepared if steps.on_host else to_device(prepared, steps.device)
+        self._made = to_device(steps.preprocess(list(self.batch.images)), steps.device)
         self.watch.add("preprocess", began)
 
     def _compute(self) -> None:
