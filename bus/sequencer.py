@@ -135,9 +135,8 @@ class Sequencer:
         self.subscriptions = subscriptions
         self.inbox.read = bool(subscriptions)
         self._patient = tuple(reader for reader in subscriptions if reader.policy.overflow is Overflow.WAIT)
-        self._period = min([self.latency, *(reader.latency for reader in subscriptions)])
-        if not subscriptions:
-            self._period *= UNREAD
+        periods = [self.latency, *(reader.latency for reader in subscriptions)]
+        self._period = min(periods) if subscriptions else self.latency * UNREAD
         self._routes.clear()
         self._allowance = 0
 
