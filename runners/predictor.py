@@ -27,7 +27,7 @@ from ..schemas import (
 from ..schemas.run import Kind
 from .errors import InvalidArgument, WouldDeadlock
 from .hooks import why_not_callable
-from .inference import check_model, evaluating, resolve_device
+from .inference import check_model, evaluating, place, resolve_device
 from .loops import running_loop
 from .predict.batches import PredictBatch, rows, stack
 from .predict.config import PredictConfig, PredictResult
@@ -127,9 +127,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self._postprocess = cast("Postprocess[R]", postprocess or rows)
         _check_function("preprocess", self._preprocess, "inputs")
         _check_function("postprocess", self._postprocess, "outputs", "batch")
-        self.results: Iterable[Any] = []
-        """The results of the batch; a callback may put others in their place."""
-        self._batch: PredictBatch | None = None
+        self._work: Work[R] | None = None
         self.device = resolve_device(self.config.device)
         self._prediction: Prediction[R] = Prediction(())
 
@@ -142,9 +140,25 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         Raises:
             NoBatch: no batch is being computed.
         """
-        if self._batch is None:
+        return self._at_hand().batch
+
+    @property
+    def results(self) -> Iterable[Any]:
+        """The results of the batch at hand, none before there are any; a callback may put others in their place.
+
+        Raises:
+            NoBatch: no batch is being computed.
+        """
+        return self._at_hand().results
+
+    @results.setter
+    def results(self, results: Iterable[Any]) -> None:
+        self._at_hand().results = results
+
+    def _at_hand(self) -> Work[R]:
+        if self._work is None:
             raise NoBatch
-        return self._batch
+        return self._work
 
     def stream(self, source: Iterable[Any] | AsyncIterable[Any] | PurePath) -> PredictStream[R]:
         """Return the results as an iterator and async iterator. Nothing happens before the first is asked for.
@@ -200,14 +214,14 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
 
     def _body(self) -> PredictResult[R]:
-        self.model.to(self.device)
+        place(self.model, self.device)
         inputs, size = self._open(), self.config.batch_size
         batches = None if inputs.total is None else math.ceil(inputs.total / size)
         with closing(self._schedule(inputs, batches)) as schedule, evaluating(self.model):
             self.reach(PredictStart, source=inputs.name, batch_size=size, batches=batches)
             tally = Tally()
             while (work := schedule.next()) is not None:
-                self._batch = work.batch
+                self._work = work
                 self._predict(work, batches, tally)
         self.reach(
             PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
@@ -227,18 +241,17 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         return bool(self._hooks.of(PredictBatchStart))
 
     def _predict(self, work: Work[R], batches: int | None, tally: Tally) -> None:
-        watch, names, size = work.watch, tuple(work.batch.names), len(work.batch.names)
+        names, size = tuple(work.batch.names), work.watch.inputs
         described: dict[str, object] = {"epoch": 0, "batch": tally.batches, "batches": batches, "batch_size": size}
-        self.results = []
         self.reach(PredictBatchStart, **described, inputs=names)
-        self.results = work.results()
-        speed = watch.speed()
+        work.predict()
+        speed = work.watch.speed()
         self.reach(PredictPostprocessEnd, **described, results=size, speed=speed)
-        results = self.results = list(self.results)
+        results = work.results = list(work.results)
         data = ResultsData(results) if self.config.publish_results else ()
         self.reach(PredictBatchEnd, **described, inputs=names, results=data, speed=speed)
-        self._prediction.deliver(list(self.results))
-        tally.count(watch)
+        self._prediction.deliver(list(work.results))
+        tally.count(work.watch)
 
     def _result(self, tally: Tally, exhausted: bool) -> PredictResult[R]:
         prediction = self._prediction
@@ -256,7 +269,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         return result
 
     def _teardown(self, ending: Ending) -> None:
-        self._batch, self.results = None, []
+        self._work = None
         self._prediction.forget()
 
     # ---- how a run begins and ends

@@ -15,7 +15,7 @@ from ..schemas.run import Kind
 from .config import ValConfig
 from .feed import Feed
 from .identity import Identity
-from .inference import check_model, precision, resolve_device
+from .inference import check_model, place, precision, resolve_device
 from .objective import LossFunction, Objective, StepFunction
 from .results import ValResult
 from .runner import ReadyRunner
@@ -105,7 +105,7 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
 
     def _body(self) -> ValResult:
-        self.model.to(self.device)
+        place(self.model, self.device)
         self._objective.to(self.device)
         return self._result(self._evaluator().evaluate(self.model, self._interrupted, self._note))
 

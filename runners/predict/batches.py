@@ -38,10 +38,12 @@ class Named:
 
 def describe(inputs: list[object], first: int, total: int | None, source: object) -> PredictBatch:
     """Return the batch of `inputs`, the first of which is at position `first` of `total`."""
-    names = [_name(value, first + i) for i, value in enumerate(inputs)]
+    names = [_name(value, position) for position, value in enumerate(inputs, first)]
     values = [value.value if isinstance(value, Named) else value for value in inputs]
     of = "" if total is None else f" of {total}"
-    return PredictBatch(names, values, source, [f"input {first + i + 1}{of}" for i in range(len(inputs))])
+    return PredictBatch(
+        names, values, source, [f"input {number}{of}" for number in range(first + 1, first + 1 + len(inputs))]
+    )
 
 
 def _name(value: object, position: int) -> str:
@@ -104,6 +106,8 @@ def _is_sequence(results: object) -> TypeGuard[Iterable[Any]]:
 
 def forward(model: nn.Module, batch: object) -> object:
     """Call `model` with a preprocessed batch: a tuple as its arguments, a mapping as its keywords."""
+    if isinstance(batch, Tensor):  # which most are
+        return model(batch)
     if isinstance(batch, tuple) and not isinstance(batch, PackedSequence):
         return model(*cast("tuple[object, ...]", batch))
     if isinstance(batch, Mapping):

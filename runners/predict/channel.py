@@ -75,10 +75,12 @@ class Demand:
 
     def _receive(self) -> None:
         """Wait for the next signal and count the credit that it brings."""
-        if not wait_while_open(self.loop, self._receive_within):
+        if self.loop is None:
+            self._credit += self._signals.get()
+        elif not wait_while_open(self.loop, self._receive_within):
             self.end()
 
-    def _receive_within(self, seconds: float | None) -> bool:
+    def _receive_within(self, seconds: float) -> bool:
         with suppress(queue.Empty):
             self._credit += self._signals.get(timeout=seconds)
             return True

@@ -65,6 +65,10 @@ class _Result:
         return self._result.model_dump(mode="json")
 
 
+_FROZEN = frozenset((Boxes, Classes, Values))
+"""Classes of results that nobody can change; of what is derived from them, fields may."""
+
+
 class _Numbers:
     """A copy of an array, to become a list."""
 
@@ -100,7 +104,7 @@ class _Array(Protocol):
 
 def _copy(value: object, depth: int) -> object:
     """Return `value` as JSON data, `_Numbers` and `_Result`."""
-    if type(value) in (Boxes, Classes, Values):  # of what is derived from them, fields may change
+    if type(value) in _FROZEN:
         return _Result(cast("Boxes | Classes | Values", value))
     if isinstance(value, Enum):
         return _copy(value.value, depth)

@@ -11,7 +11,7 @@
         ├── InputUnusable   (also TypeError)     an input that the default preprocessing cannot stack
         ├── OutputUnusable  (also TypeError)     outputs that the default postprocessing cannot split
         ├── ResultMismatch  (also ValueError)    not one result for each input
-        ├── NoBatch         (also LookupError)   `predictor.batch` outside a batch
+        ├── NoBatch         (also LookupError)   `predictor.batch` or `.results` outside a batch
         └── StreamBusy      (also RuntimeError)  a stream has one reader at a time
 """
 
@@ -105,10 +105,10 @@ class OutputUnusable(PredictError, TypeError):
 
 
 class NoBatch(PredictError, LookupError):
-    """The batch was asked for while there is none."""
+    """The batch, or its results, were asked for while there is none."""
 
     def __init__(self) -> None:
         super().__init__(
-            "there is no batch now: predictor.batch can be read by hooks and callbacks, from on_predict_batch_start to "
-            "on_predict_batch_end"
+            "there is no batch now: predictor.batch and predictor.results are for hooks and callbacks, from "
+            "on_predict_batch_start to on_predict_batch_end"
         )

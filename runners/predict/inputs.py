@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import islice
 
 from .channel import Demand
 from .pictures import Pictures
@@ -64,16 +65,15 @@ class SyncInputs(Inputs):
         return inputs
 
     def _gather(self, inputs: list[object], size: int, demand: Demand) -> None:
-        while len(inputs) < size and not demand.over:
-            try:
-                inputs.append(self._next())
-            except StopIteration:
+        for value in islice(self._begun(), size):
+            inputs.append(value)
+            if demand.over:
                 return
 
-    def _next(self) -> object:
+    def _begun(self) -> Iterator[object]:
         if self._iterator is None:
             self._iterator = inputs_of(self._source)
-        return next(self._iterator)
+        return self._iterator
 
     def close(self) -> None:
         """Close a generator; see `Inputs.close`."""
@@ -131,7 +131,7 @@ class PromptInputs(SyncInputs):
             read.add(self._early.pop())
         try:
             while not (self._ended or read.complete):
-                value = self._next()
+                value = next(self._begun())
                 if not read.add(value):
                     self._early.append(value)
         except StopIteration:

@@ -6,14 +6,14 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
 from .batches import PredictBatch, describe
 from .channel import Demand
 from .inputs import Inputs
 from .threads import GRACE, Helper
-from .work import Steps, Work
+from .work import Steps, Work, WorkAhead
 
 R = TypeVar("R")
 
@@ -107,7 +107,9 @@ class Ahead(Schedule[R]):
         self._in_step = in_step
         self._caller = caller
         self._works: queue.SimpleQueue[Work[R] | BaseException | None] = queue.SimpleQueue()
-        self._prepared: queue.SimpleQueue[Work[R] | None] = queue.SimpleQueue()
+        self._prepared: queue.SimpleQueue[WorkAhead[R] | None] = queue.SimpleQueue()
+        self._passed: queue.SimpleQueue[None] = queue.SimpleQueue()
+        """For each batch that was left to the run's own thread: it is done with it."""
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._room.put(None)
         self._at_hand: Work[R] | None = None
@@ -142,30 +144,22 @@ class Ahead(Schedule[R]):
     def _begin_helpers(self) -> None:
         works = self._works
         self._demand.on_end = lambda: works.put(None)  # wakes the run's thread; what waits for demand wakes by itself
-        self._helpers = Helper("forward", self._compute), Helper("inputs", self._read)
+        self._helpers = Helper("inputs", self._read), Helper("forward", self._compute)  # the former begins
 
-    def _end_helpers(self, computer: Helper, reader: Helper) -> None:
+    def _end_helpers(self, reader: Helper, computer: Helper) -> None:
         self._demand.end()
         self._demand.on_end = _nothing
-        self._leave_at_hand()
-        self._leave_others()
-        self._prepared.put(None)
-        self._room.put(None)
+        for waited in (self._passed, self._prepared, self._room):
+            waited.put(None)
         computer.join(None)
         reader.join(2 * GRACE)  # which may itself have to wait for the source
 
     def _leave_at_hand(self) -> None:
         if self._at_hand is not None:
-            self._at_hand.finish()
+            if not isinstance(self._at_hand, WorkAhead):
+                self._passed.put(None)
             self._at_hand = None
             self._room.put(None)
-
-    def _leave_others(self) -> None:
-        with suppress(queue.Empty):
-            while True:
-                found = self._works.get_nowait()
-                if isinstance(found, Work):
-                    found.finish()
 
     # ---- in the thread that reads
 
@@ -197,12 +191,10 @@ class Ahead(Schedule[R]):
 
     def _begin(self, batch: PredictBatch) -> None:
         if self._in_step():
-            work = Work(batch, self._steps)
-            self._works.put(work)
-            if not self._closed.is_set():  # looked at after the line above: who closes takes out what is there
-                work.wait()
+            self._works.put(Work(batch, self._steps))
+            self._passed.get()
             return
-        work = Work(batch, self._steps, ahead=True)
+        work = WorkAhead(batch, self._steps)
         self._works.put(work)
         if not self._closed.is_set() and work.prepare():
             self._prepared.put(work)

@@ -64,29 +64,33 @@ class PredictStream(Closing, Generic[R]):
         return self
 
     def __next__(self) -> R:
+        for result in self._results:  # of what is there nobody gets anything twice: only who waits has to be alone
+            return result
         with self._one_reader:
             while not self._ended:
-                for result in self._results:
-                    return result
                 run = self._run = self._run or self._begin()
                 self._before_blocking()
                 self._ask()
                 if self._is_end(self._prediction.channel.get()):
                     run.result()
+                for result in self._results:
+                    return result
         raise StopIteration
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> R:
+        for result in self._results:
+            return result
         with self._one_reader:
             while not self._ended:
-                for result in self._results:
-                    return result
                 run = self._run = self._run or await self._abegin()
                 self._ask()
                 if self._is_end(await self._prediction.channel.aget()):
                     await run
+                for result in self._results:
+                    return result
         raise StopAsyncIteration
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
@@ -131,7 +135,7 @@ class PredictStream(Closing, Generic[R]):
 
 
 class _OneReader:
-    """Refuses a second reader while there is one. A class, because it is entered for every single result."""
+    """Refuses a second reader while one waits for results."""
 
     __slots__ = ("_lock",)
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import perf_counter
 
-_PARTS = ("preprocess", "inference", "postprocess")
 
-
+@dataclass(slots=True)
 class Watch:
-    """The time that parts of a prediction take, on the host: what a GPU has queued counts where it is waited for."""
+    """Seconds that the parts of a prediction take, on the host: what a GPU has queued counts where it is waited for."""
 
-    def __init__(self, inputs: int) -> None:
-        self.inputs = inputs
-        self.seconds: dict[str, float] = dict.fromkeys(_PARTS, 0.0)
-
-    def add(self, part: str, began: float) -> None:
-        """Add to the time of `part` what has passed since `began`, a reading of `time.perf_counter`."""
-        self.seconds[part] += perf_counter() - began
+    inputs: int
+    preprocess: float = 0.0
+    inference: float = 0.0
+    postprocess: float = 0.0
 
     def speed(self) -> dict[str, float]:
         """Return the milliseconds an input took, by part; empty without inputs."""
-        return {name: 1e3 * seconds / self.inputs for name, seconds in self.seconds.items()} if self.inputs else {}
+        if not self.inputs:
+            return {}
+        each = 1e3 / self.inputs
+        return {
+            "preprocess": each * self.preprocess,
+            "inference": each * self.inference,
+            "postprocess": each * self.postprocess,
+        }
 
 
 class Tally:
@@ -39,9 +43,11 @@ class Tally:
     def count(self, watch: Watch) -> None:
         """Add a batch."""
         self.batches += 1
-        self._watch.inputs += watch.inputs
-        for name, seconds in watch.seconds.items():
-            self._watch.seconds[name] += seconds
+        whole = self._watch
+        whole.inputs += watch.inputs
+        whole.preprocess += watch.preprocess
+        whole.inference += watch.inference
+        whole.postprocess += watch.postprocess
 
     def mean_speed(self) -> dict[str, float]:
         """Return the mean milliseconds an input took, by part; empty without inputs."""

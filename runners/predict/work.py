@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any, Generic, Literal, TypeVar
 
@@ -19,91 +18,104 @@ from .tally import Watch
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
 class Steps(Generic[R]):
-    """What is done with every batch."""
+    """What is done with every batch. Each step is for one thread at a time."""
 
-    model: nn.Module
-    device: torch.device
-    amp: Literal["off", "bf16", "fp16"]
-    preprocess: Callable[[list[Any]], object]
-    postprocess: Callable[[Any, PredictBatch], object]
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        amp: Literal["off", "bf16", "fp16"],
+        preprocess: Callable[[list[Any]], object],
+        postprocess: Callable[[Any, PredictBatch], object],
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._preprocess = preprocess
+        self._postprocess = postprocess
+        # Made once: between two forward passes, which leave nothing in the processor's caches, making them takes long.
+        self._inference, self._precision = torch.inference_mode(), precision(device, amp)
+
+    def prepare(self, inputs: list[object]) -> object:
+        """Return what the model takes, on its device."""
+        return to_device(self._preprocess(inputs), self._device)
+
+    def compute(self, prepared: object) -> object:
+        """Return the model's outputs."""
+        with self._inference, self._precision:
+            return forward(self._model, prepared)
+
+    def conclude(self, outputs: object, batch: PredictBatch) -> list[R]:
+        """Return one result for each input."""
+        return check_results(self._postprocess(outputs, batch), batch)
 
 
 class Work(Generic[R]):
-    """A batch on its way from inputs to results.
-
-    Its three steps are taken once and in order. Each may be taken by another thread, if one hands over to the other.
+    """A batch on its way from inputs to results, taken by the run's own thread.
 
     Args:
         batch: The inputs.
         steps: What is done with them.
-        ahead: Whether others compute it, before the run's own thread comes to it.
     """
 
-    def __init__(self, batch: PredictBatch, steps: Steps[R], *, ahead: bool = False) -> None:
+    def __init__(self, batch: PredictBatch, steps: Steps[R]) -> None:
         self.batch = batch
+        self.results: Iterable[Any] = []
+        """The results, once there are any; a callback may put others in their place."""
         self.watch = Watch(len(batch.names))
         self._steps = steps
-        self._ahead = ahead
         self._made: object = None
         """What the last step made of the batch."""
+
+    def predict(self) -> None:
+        """Have the `results`; once, by the run's own thread."""
+        self._prepare()
+        self._compute()
+        self._conclude()
+
+    def _prepare(self) -> None:
+        began = perf_counter()
+        self._made = self._steps.prepare(list(self.batch.images))
+        self.watch.preprocess = perf_counter() - began
+
+    def _compute(self) -> None:
+        began = perf_counter()
+        prepared, self._made = self._made, None
+        self._made = self._steps.compute(prepared)
+        self.watch.inference = perf_counter() - began
+
+    def _conclude(self) -> None:
+        began = perf_counter()
+        outputs, self._made = self._made, None
+        self.results = self._steps.conclude(outputs, self.batch)
+        self.watch.postprocess = perf_counter() - began
+
+
+class WorkAhead(Work[R]):
+    """A batch that others prepare and compute before the run's own thread comes to it, one handing over to the next."""
+
+    def __init__(self, batch: PredictBatch, steps: Steps[R]) -> None:
+        super().__init__(batch, steps)
         self._error: BaseException | None = None
         self._computed: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def results(self) -> list[R]:
-        """Return the results, for which the outputs are waited for or computed; once, by the run's own thread."""
-        if self._ahead:
-            self._computed.get()
-            self._raise()
-        else:
-            self._prepare()
-            self._compute()
-        return self._postprocess()
-
-    # ---- for those who work ahead
+    def predict(self) -> None:
+        """See `Work.predict`; the outputs are waited for."""
+        self._computed.get()
+        self._raise()
+        self._conclude()
 
     def prepare(self) -> bool:
-        """Preprocess; False: it raised, which `results` tells."""
+        """Preprocess; False: it raised, which `predict` tells."""
         prepared = self._attempt(self._prepare)
         if not prepared:
             self._computed.put(None)
         return prepared
 
     def compute(self) -> None:
-        """Compute the outputs; what it raises, `results` tells."""
+        """Compute the outputs; what it raises, `predict` tells."""
         self._attempt(self._compute)
         self._computed.put(None)
-
-    def finish(self) -> None:
-        """Say that nothing more is done with it."""
-        self._finished.put(None)
-
-    def wait(self) -> None:
-        """Wait until nothing more is done with it."""
-        self._finished.get()
-
-    # ---- the steps
-
-    def _prepare(self) -> None:
-        began, steps = perf_counter(), self._steps
-        self._made = to_device(steps.preprocess(list(self.batch.images)), steps.device)
-        self.watch.add("preprocess", began)
-
-    def _compute(self) -> None:
-        began, steps = perf_counter(), self._steps
-        prepared, self._made = self._made, None
-        with torch.inference_mode(), precision(steps.device, steps.amp):
-            self._made = forward(steps.model, prepared)
-        self.watch.add("inference", began)
-
-    def _postprocess(self) -> list[R]:
-        began = perf_counter()
-        outputs, self._made = self._made, None
-        results = check_results(self._steps.postprocess(outputs, self.batch), self.batch)
-        self.watch.add("postprocess", began)
-        return results
 
     def _attempt(self, step: Callable[[], None]) -> bool:
         try:

@@ -388,6 +388,8 @@ def test_callbacks_see_the_batch_at_hand() -> None:
     ]
     with pytest.raises(NoBatch):
         print(predictor.batch)
+    with pytest.raises(NoBatch):
+        print(predictor.results)
 
 
 def test_inputs_are_named_by_their_path_where_they_have_one(bus: Bus) -> None:
