@@ -54,7 +54,7 @@ class Awaited:
         self.run = run
         self._loop = loop
         self._needs = needs
-        self._thread: int | None = None
+        self._threads: set[int] = set()
         self._holders: dict[object, Stay] = {}
         self._stay: Stay | None = None
         self._waits: dict[object, str] = {}
@@ -63,17 +63,17 @@ class Awaited:
 
     @contextmanager
     def caller(self) -> Generator[None]:
-        """Let the calling thread be the run's for the length of the block."""
-        self._thread = threading.get_ident()
+        """Let the calling thread be one of the run's for the length of the block."""
+        self._threads.add(threading.get_ident())
         try:
             yield
         finally:
-            self._thread = None
+            self._threads.discard(threading.get_ident())
 
     @property
     def in_own_thread(self) -> bool:
-        """Whether the caller is in the run's thread, in a hook then."""
-        return self._thread == threading.get_ident()
+        """Whether the caller is in a thread of the run's: in a hook, or in what the run calls to do its work."""
+        return threading.get_ident() in self._threads
 
     @contextmanager
     def hook(self, name: str, event: str) -> Generator[Stay]:

@@ -7,7 +7,7 @@ import contextvars
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -25,8 +25,11 @@ from .support import PATIENCE, events_of_run, types
 
 
 def left() -> list[str]:
-    """The threads that work for a prediction."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("lineside-predict")]
+    """Return the threads of predictions that do not end; a run has its result a moment before its thread ends."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("lineside-predict")]
+    for thread in threads:
+        thread.join(PATIENCE)
+    return [thread.name for thread in threads if thread.is_alive()]
 
 
 class Noted(Double):
@@ -309,21 +312,33 @@ def test_a_source_that_hangs_can_be_abandoned(
     assert predictor.run([3]).results == (6,)  # the predictor is free, whatever becomes of the source
     gate.set()
     assert closed.wait(PATIENCE)
-    for thread in [thread for thread in threading.enumerate() if thread.name in left()]:
-        thread.join(PATIENCE)
     assert left() == []
 
 
-def test_preprocessing_that_waits_for_its_own_run_is_refused() -> None:
+@pytest.mark.parametrize("step", ["preprocess", "forward", "postprocess"])
+def test_a_step_that_waits_for_its_own_run_is_refused(step: str) -> None:
     runs: list[Run[Any]] = []
     begun = threading.Event()
+    calls = dict.fromkeys(["preprocess", "forward", "postprocess"], 0)
 
-    def waits(inputs: list[int]) -> Tensor:
+    def waits(this: str, value: Any) -> Any:
         assert begun.wait(PATIENCE)
-        runs[0].result(PATIENCE)
-        return torch.tensor(inputs)
+        calls[this] += 1
+        if this == step and calls[this] == 2:  # each step has its thread by now
+            runs[0].result(PATIENCE)
+        return value
 
-    predictor = Predictor(Double(), preprocess=waits, device="cpu", batch_size=1)
+    class Waits(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            return cast(Tensor, waits("forward", value))
+
+    predictor: Predictor[Any] = Predictor(
+        Waits(),
+        preprocess=lambda inputs: waits("preprocess", torch.tensor(inputs)),
+        postprocess=lambda outputs, batch: waits("postprocess", outputs.tolist()),
+        device="cpu",
+        batch_size=1,
+    )
     runs.append(predictor.start(range(5)))
     begun.set()
     with pytest.raises(WouldDeadlock):
