@@ -1,6 +1,6 @@
 """What the predictor takes from, and gives to, a loop that calls the model: inputs a second, and the first result.
 
-    python benchmarks/predict.py [--quick] [--json FILE] [--rounds 12] [--work pictures arrays tiny] [--threads 1]
+    python benchmarks/predict.py [--quick] [--json FILE] [--rounds 12] [--work pictures arrays tiny] [--one-core]
 
 Every contender does the same to the same inputs: decode or normalise them, call the network under inference mode, take
 softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
@@ -10,8 +10,14 @@ that is read in a thread, and one that throttles (``overflow="wait"``).
 
 A neighbour on a shared machine comes and goes within seconds and takes a third of a core with it. So the contenders
 are all open at once, and take turns at portions of a few batches: their source gives one portion whenever it is let.
-`of bare` is the median of the turns' ratios, with its quartiles in brackets. How things happen to lie in memory is
-worth five percent of a process: each round has a process of its own, and opens every contender three times in it.
+Just before or after each turn another plain loop has the same portion, to which it is compared: `of bare` is the median
+of these ratios, with its quartiles in brackets, and the row `bare`, two plain loops, says what chance does to it. How
+things happen to lie in memory is worth several percent of a process: each round has a process of its own, and opens
+every contender three times in it. There the allocator keeps the pages it has: whether it gives them back, which may
+cost a fifth of a batch, would otherwise depend on which thread allocates, and on luck.
+
+The cores of a shared machine are not equally fast, and every thread stays on one for long. With ``--one-core`` each
+round is bound to one, in turn: that says what a contender costs in all, and not what it gains from a second core.
 
 `first` is when the first result of an opened contender was there, in times of a batch of the plain loop: what it takes
 to begin is in that and not in the rates. `CPU` is what all threads together took, until everything was delivered to
@@ -21,6 +27,7 @@ the consumers.
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +38,6 @@ from itertools import islice
 from multiprocessing import get_context
 from queue import SimpleQueue
 from random import Random
-from statistics import median
 from threading import Semaphore, Thread
 from typing import Any
 
@@ -304,22 +310,33 @@ class Lane:
             raise SystemExit(f"{len(extra)} results more than inputs")
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A turn of a contender, and that of the plain loop before or after it."""
+
+    own: Timing
+    plain: Timing
+
+
 @dataclass
 class Found:
     """What was measured of one contender."""
 
-    firsts: list[Timing] = field(default_factory=list[Timing])
+    firsts: list[Turn] = field(default_factory=list[Turn])
     """The first turn of every time that it was opened."""
-    turns: list[Timing] = field(default_factory=list[Timing])
-    """The other turns, the same place in the list being the same turn of all contenders."""
+    turns: list[Turn] = field(default_factory=list[Turn])
+    """The other turns."""
 
 
 Measured = dict[str, Found]
 
 
-def one_round(name: str, batches: int, threads: int, seed: int) -> Measured:
-    """Open all contenders three times, and let them take turns."""
+def one_round(name: str, batches: int, threads: int, one_core: bool, seed: int) -> Measured:
+    """Open all contenders three times, and let them take turns, each with a plain loop at its side."""
     torch.set_num_threads(threads)
+    if one_core:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[seed % len(cores)]})
     work, chance = job(name, batches), Random(seed)
     found = {each: Found() for each in contenders()}
     take_turns(work, 0, chance, {each: Found() for each in found})  # nobody pays for what is done the first time
@@ -330,46 +347,66 @@ def one_round(name: str, batches: int, threads: int, seed: int) -> Measured:
 
 def take_turns(work: Job, turns: int, chance: Random, found: Measured) -> None:
     with ExitStack() as stack:
-        lanes: dict[str, Lane] = {}
-        for each, contender in contenders().items():
+
+        def lane_of(contender: Contender) -> Lane:
             source = Portions(work.inputs)
-            lanes[each] = Lane(source, stack.enter_context(contender(work, source)))
-        for turn in range(1 + turns):
+            return Lane(source, stack.enter_context(contender(work, source)))
+
+        plain = lane_of(bare)
+        lanes = {each: lane_of(contender) for each, contender in contenders().items()}
+        plain.turn()
+        for number in range(1 + turns):
             for each in chance.sample([*lanes], len(lanes)):
-                timing = lanes[each].turn()
-                (found[each].turns if turn else found[each].firsts).append(timing)
-        for lane in lanes.values():
+                turn = turn_of(lanes[each], plain, chance)
+                (found[each].turns if number else found[each].firsts).append(turn)
+        for lane in (plain, *lanes.values()):
             lane.end()
 
 
-def elsewhere(rounds: int, name: str, batches: int, threads: int) -> Measured:
+def turn_of(lane: Lane, plain: Lane, chance: Random) -> Turn:
+    if chance.random() < 0.5:
+        return Turn(lane.turn(), plain.turn())
+    base = plain.turn()
+    return Turn(lane.turn(), base)
+
+
+KEEP_PAGES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+"""Has glibc give no page back, and all threads allocate from one place."""
+
+
+def elsewhere(rounds: int, name: str, batches: int, threads: int, one_core: bool) -> Measured:
     """Measure every round in a process of its own."""
+    os.environ.update(KEEP_PAGES)
     found = {each: Found() for each in contenders()}
     for seed in range(rounds):
         with ProcessPoolExecutor(1, get_context("spawn")) as other:
-            measured = other.submit(one_round, name, batches, threads, seed).result()
+            measured = other.submit(one_round, name, batches, threads, one_core, seed).result()
         for each, more in measured.items():
             found[each].firsts += more.firsts
             found[each].turns += more.turns
     return found
 
 
-def measure(name: str, batches: int, threads: int, rounds: int) -> Table:
+def measure(name: str, batches: int, threads: int, one_core: bool, rounds: int) -> Table:
     work = job(name, batches)
     table = Table(
-        f"{name}: batches of {work.batch_size}, {threads} thread(s), {rounds * OPENINGS * TURNS} turns of {batches}",
+        f"{name}: batches of {work.batch_size}, {threads} thread(s){', one core' if one_core else ''}, "
+        f"{rounds * OPENINGS * TURNS} turns of {batches}",
         {"contender": "{}", "inputs/s": "{:,.0f}", "of bare": "{:.3f}", "CPU": "{:.3f}", "first, in batches": "{:.2f}"},
     )
-    found = elsewhere(rounds, name, batches, threads)
-    plain = found["bare"].turns
-    batch = median(turn.whole for turn in plain) / batches
+    found = elsewhere(rounds, name, batches, threads, one_core)
     for contender, one in found.items():
         table.add(
             contender,
-            Quartiles.of([len(work.inputs) / turn.whole for turn in one.turns]),
-            Quartiles.of([base.whole / turn.whole for base, turn in zip(plain, one.turns, strict=True)]),
-            Quartiles.of([turn.cpu / base.cpu for base, turn in zip(plain, one.turns, strict=True)]),
-            Quartiles.of([turn.first / batch for turn in one.firsts]),
+            Quartiles.of([len(work.inputs) / turn.own.whole for turn in one.turns]),
+            Quartiles.of([turn.plain.whole / turn.own.whole for turn in one.turns]),
+            Quartiles.of([turn.own.cpu / turn.plain.cpu for turn in one.turns]),
+            Quartiles.of([turn.own.first * batches / turn.plain.whole for turn in one.firsts]),
         )
     return table
 
@@ -384,12 +421,13 @@ def main() -> None:
         },
         threads={"type": int, "default": 1},
         batches={"type": int, "default": 8},
+        one_core={"action": "store_true"},
     )
     report = Report("predict", options)
     rounds = options.rounds or (1 if options.quick else 12)
     for name in options.work:
         batches = 2 if options.quick else options.batches * (50 if name == "tiny" else 1)
-        report.show(measure(name, batches, options.threads, rounds))
+        report.show(measure(name, batches, options.threads, options.one_core, rounds))
     report.finish()
 
 
