@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from lineside.bus import Bus
 from lineside.bus.service import service
-from lineside.schemas import BeforeZeroGrad, Event, TrainBatchEnd
+from lineside.schemas import BeforeZeroGrad, Event, TrainBatchEnd, ValEnd, ValStart
 
 from . import stories
 from .browser import browser as running_browser
@@ -266,6 +266,23 @@ def test_what_is_zoomed_into_is_asked_for_more_closely(browser: Browser, bus: Bu
             page.mouse.up()
         steps = closer.value.json()["series"]["loss"]["step"]
         assert 1 < steps[0] < steps[-1] < 3000
+
+
+def test_values_that_differ_by_next_to_nothing_are_drawn_all_the_same(browser: Browser, bus: Bus, address: str) -> None:
+    apart = [0.0, 1e-16, 1.5e-9, 4e-9, 8e-8, 9e-7, 8e-6, 2e-5]
+    source = bus.source("still")
+    stories.begin(source)
+    for epoch in range(3):
+        stories.step(source, epoch + 1)
+        metrics = {f"apart by {by}": 1.0 + (epoch % 2) * by for by in apart}
+        source.publish(ValStart, epoch=epoch, batches=1)
+        source.publish(
+            ValEnd, epoch=epoch, batches=1, samples=8, metrics=metrics, losses={}, fitness=1.0, duration=0.1, speed={}
+        )
+    bus.flush()
+    with visiting(browser, f"{address}/#/still") as page:  # which looks that nothing is thrown
+        for by in apart:
+            expect(page.get_by_role("img", name=f"apart by {by} at 3 points")).to_be_visible()
 
 
 def test_steps_that_a_later_attempt_does_again_are_drawn_once(browser: Browser, bus: Bus, address: str) -> None:

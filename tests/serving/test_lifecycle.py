@@ -160,7 +160,10 @@ async def test_a_service_serves_once_and_gives_its_predictor_back() -> None:
     with pytest.raises(NotServing, match="make another"):
         await service.__aenter__()
     await service.aclose()
-    assert [thread for thread in threading.enumerate() if thread not in before and "predict" in thread.name] == []
+    left = [thread for thread in threading.enumerate() if thread not in before and "predict" in thread.name]
+    for thread in left:  # a run has ended a moment before its thread
+        await asyncio.to_thread(thread.join, PATIENCE)
+    assert not any(thread.is_alive() for thread in left)
     with hearing() as (bus, heard):
         again = counter(bus)
         async with PredictionService(again):

@@ -203,14 +203,15 @@ const STEPS = [1, 2, 5].flatMap((n) => Array.from({ length: 10 }, (_, power) => 
 const SECONDS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800];
 
 /**
- * The range of a linear scale. What differs by rounding only is flat: uPlot would look for ticks in between for ever.
+ * The range of a linear scale. What is closer together than any tick could say is flat: uPlot takes six zeros or nines for
+ * an error of rounding, so that a range of less than 1e-5 of its values may come out empty, with ticks without end.
  * @param {any} _u
  * @param {number | null} low
  * @param {number | null} high
  */
 function settled(_u, low, high) {
   if (low === null || high === null) return [null, null];
-  const isFlat = high - low < 1e-9 * Math.max(Math.abs(low), Math.abs(high));
+  const isFlat = high - low < 1e-5 * Math.max(Math.abs(low), Math.abs(high));
   return /** @type {any} */ (uPlot).rangeNum(low, isFlat ? low : high, 0.1, true);
 }
 
