@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from lineside.bus import Bus, Source
 from lineside.bus.service import service
@@ -253,6 +253,39 @@ def test_of_many_predictions_the_newest_are_kept(browser: Browser, bus: Bus, add
         expect(page.locator(".results > li")).to_have_count(36)
         assert titles(page)[0] == "4-9.jpg"
         assert titles(page)[-1] == "1-4.jpg"
+
+
+LATE = """
+const ask = window.fetch;
+const late = new Promise((go) => { window.letStreamsGo = go; });
+window.fetch = async (address, ...rest) => {
+  const answer = await ask(address, ...rest);
+  if (!String(address).includes("after=now")) return answer;
+  const held = new TransformStream({ transform: (piece, out) => late.then(() => out.enqueue(piece)) });
+  return new Response(answer.body.pipeThrough(held), answer);
+};
+"""
+
+
+def test_what_the_stream_brings_after_the_past_had_it_is_shown_once(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("both")
+    begin(source)
+    bus.flush()
+
+    def ask_late(route: Route) -> None:
+        publish(bus, source, 0, *({"digit": 0} for _ in range(10)))
+        route.continue_()
+
+    with visiting(browser, address) as page:
+        page.add_init_script(LATE)
+        page.reload()
+        page.route("**/events?tail=*", ask_late)
+        page.goto(f"{address}/#/both")
+        expect(page.locator(".results > li")).to_have_count(10)
+        page.evaluate("letStreamsGo()")
+        publish(bus, source, 1, {"digit": 1})
+        expect(page.locator(".results .input").first).to_have_text("1-0.jpg")
+        expect(page.locator(".results > li")).to_have_count(11)
 
 
 def test_a_photograph_that_cannot_be_read_says_so(browser: Browser, bus: Bus, address: str) -> None:

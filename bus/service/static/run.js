@@ -53,6 +53,8 @@ export class RunPage {
     this.painter = painter(() => this.paint());
     /** @type {LineEvent[] | null} what comes while the past is being read */
     this.waiting = [];
+    /** @type {Map<string, number>} by publisher, the number of its newest event in the past that was read */
+    this.known = new Map();
     this.chip = h("span", { class: "chip" });
     this.about = h("p", { class: "facts" });
     this.trouble = h("div", { class: "trouble", hidden: true });
@@ -162,16 +164,17 @@ export class RunPage {
         this.throughput.take(events, false);
         this.ranks.take(events.filter(({ type }) => type === "TrainEpochEnd"));
         this.predictions.take(events);
-        const last = newestOf(events);
-        this.live(waiting.filter((event) => event.seq > (last.get(`${event.attempt}/${event.rank}`) ?? -1)));
+        this.known = newestOf(events);
+        this.live(waiting);
         this.feed.ready();
         this.painter.ask();
       }
     }
   }
 
-  /** @param {LineEvent[]} events as they come */
-  live(events) {
+  /** @param {LineEvent[]} came some of which the past may have had already: the stream may be behind it */
+  live(came) {
+    const events = came.filter((event) => event.seq > (this.known.get(publisher(event)) ?? -1));
     if (!events.length) return;
     this.feed.take(events);
     this.curves.take(events);
@@ -270,12 +273,15 @@ export class RunPage {
 function newestOf(events) {
   /** @type {Map<string, number>} */
   const newest = new Map();
-  for (const { attempt, rank, seq } of events) {
-    const key = `${attempt}/${rank}`;
-    if (seq > (newest.get(key) ?? -1)) newest.set(key, seq);
+  for (const event of events) {
+    const key = publisher(event);
+    if (event.seq > (newest.get(key) ?? -1)) newest.set(key, event.seq);
   }
   return newest;
 }
+
+/** @param {LineEvent} event */
+const publisher = ({ attempt, rank }) => `${attempt}/${rank}`;
 
 /**
  * What the events change in the summary, without waiting for the list to say so.
