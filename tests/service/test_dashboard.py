@@ -511,6 +511,7 @@ def test_everything_is_reached_from_the_keyboard(browser: Browser, bus: Bus, add
         expect(page.locator(".chart h3").first).to_be_visible()
         page.keyboard.press("f")
         expect(page.locator("#feed-text")).to_be_focused()
+        expect(page.locator(".stage canvas")).to_be_visible()  # what is hidden takes no focus
         page.locator(".stage canvas").focus()
         page.keyboard.press("+")
         expect(page.get_by_role("button", name="show all")).to_be_visible()
