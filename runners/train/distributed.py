@@ -144,8 +144,11 @@ class ProcessGroup(Group):
 
     def close(self) -> None:
         """Leave the group of the run."""
+        control, is_quiet = self._control, self._pending is None
         self._pending = None
-        dist.destroy_process_group(self._control)
+        dist.destroy_process_group(control)
+        if is_quiet:  # its threads end with the last reference; of an exchange that others never join they would not
+            self._control = None
 
 
 class _WholeStep(nn.Module):

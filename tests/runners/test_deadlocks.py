@@ -167,13 +167,13 @@ async def test_a_hook_may_wait_for_another_run(trainer: Trainer, tmp_path: Path)
 
     @trainer.hook(TrainEpochEnd)
     async def trains_another(event: Event, trainer: Trainer) -> None:
-        other = make_trainer(tmp_path / f"{len(outcomes)}", epochs=1, save=False).start()
+        other = make_trainer(tmp_path / f"{len(outcomes)}", epochs=1_000_000, save=False).start()
         async with other.hold(TrainEpochEnd):
-            pass
+            other.stop("that is all")
         outcomes.append((await other).outcome)
 
     await trainer.start()
-    assert outcomes == ["completed"] * 2
+    assert outcomes == ["stopped"] * 2
 
 
 async def test_a_thread_that_a_plain_hook_waits_for_cannot_ask_the_run_which_cannot_do_it(tmp_path: Path) -> None:

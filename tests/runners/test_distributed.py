@@ -79,6 +79,7 @@ def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, **s
         "names": [event.type for event in events],
         "refused": refused,
         "ranks": sorted({event.rank for event in events}),
+        "threads": sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm")),
         "result": json.loads(result.model_dump_json()),
         "weights": [value.tolist() for value in model.state_dict().values()],
     }
@@ -147,6 +148,14 @@ def test_a_step_may_call_the_parts_of_the_model_and_the_gradients_are_those_of_a
         tmp_path, {"directory": "whole", "epochs": 1}, {"directory": "parts", "epochs": 1, "parts": True}
     )
     assert parts[0]["weights"] == parts[1]["weights"] == whole[0]["weights"]
+
+
+@pytest.mark.slow
+def test_the_threads_of_a_group_end_with_its_run(tmp_path: Path) -> None:
+    first, second = train_in_two_processes(
+        tmp_path, {"directory": "first", "epochs": 1}, {"directory": "second", "epochs": 1}
+    )
+    assert [report["threads"] for report in second] == [report["threads"] for report in first]
 
 
 @pytest.mark.slow
