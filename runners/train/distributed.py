@@ -147,8 +147,8 @@ class ProcessGroup(Group):
         control, is_quiet = self._control, self._pending is None
         self._pending = None
         dist.destroy_process_group(control)
-        if is_quiet:  # its threads end with the last reference; of an exchange that others never join they would not
-            self._control = None
+        if is_quiet:  # the last reference joins the group's threads, which would wait for an exchange that nobody joins
+            del self._control
 
 
 class _WholeStep(nn.Module):
