@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -45,7 +46,7 @@ from .steering import Steering
 from .stream import Stream
 from .subscription import Subscription, SubscriptionStats
 from .tracking import Tracked, tracked_runs
-from .waiting import adrive, drive
+from .waiting import Waits, adrive, drive, left
 
 E = TypeVar("E", bound=Event)
 E1 = TypeVar("E1", bound=Event)
@@ -430,23 +431,23 @@ class Bus(Closing):
     def flush(self, timeout: float | None = None) -> None:
         """Wait until everything published before the call is committed to the journal.
 
+        What was lost before, to a disk that refused for longer than memory lasts, is in `stats` and in the journal.
+
         Raises:
-            JournalDegraded: the disk refused it. It is tried again.
+            JournalDegraded: the disk refuses it. It is tried again.
             DrainTimeout: it was not committed within `timeout` seconds.
             PolicyRefused: the bus keeps no journal.
             WouldDeadlock: called where the wait could only end after itself.
         """
         recorder = self._recorder("flush")
         self._refuse_deadlock("flush", "await bus.aflush()")
-        drive(self._ending.draining(timeout, recorder))
-        self._refuse_degraded()
+        drive(self._flushing(timeout, recorder))
 
     async def aflush(self, timeout: float | None = None) -> None:
         """Like `flush`, and raises the same, without stopping the event loop."""
         recorder = self._recorder("aflush")
         self._refuse_own_callback("aflush")
-        await adrive(self._ending.draining(timeout, recorder))
-        self._refuse_degraded()
+        await adrive(self._flushing(timeout, recorder))
 
     @property
     def _archive(self) -> Archive | None:
@@ -457,6 +458,13 @@ class Bus(Closing):
         if self._archive is None or self._sequencer.recorder is None:
             raise PolicyRefused(f"{what}() waits for the journal, and this bus keeps none; make it as Bus('runs/')")
         return self._sequencer.recorder
+
+    def _flushing(self, timeout: float | None, recorder: Subscription) -> Waits[None]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (yield from self._ending.draining(left(deadline), recorder)):
+            self._refuse_degraded()  # or it came round meanwhile, and what it took since need not be all
+        if not recorder.open:
+            self._refuse_degraded()  # the close gave up what the disk still refused
 
     def _refuse_degraded(self) -> None:
         archive = self._archive

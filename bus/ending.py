@@ -64,25 +64,28 @@ class Ending:
         """Whether nobody will answer any more."""
         return self.report is not None or isinstance(self._inbox, ForkedInbox) or not self._thread.is_alive()
 
-    def draining(self, timeout: float | None, only: Subscription | None = None) -> Waits:
+    def draining(self, timeout: float | None, only: Subscription | None = None) -> Waits[bool]:
         """Wait until all callbacks, or only that of one subscription, have handled what was published so far.
+
+        Returns whether they have: one whose disk refuses, or that was cancelled, is not waited for.
 
         Raises:
             DrainTimeout: they had not within `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         if self.silent:
-            return
-        answer: Future[list[Future[None]]] = Future()
+            return True
+        answer: Future[list[Future[bool]]] = Future()
         self._inbox.command(lambda: self._sequencer.drain(answer, only))
         yield [answer], deadline
-        unanswered: Future[None] = Future()
+        unanswered: Future[bool] = Future()
         waits = answer.result() if answer.done() else [unanswered]
         yield waits, deadline
         if not all(wait.done() for wait in waits):
             for wait in waits:
                 wait.cancel()
             raise DrainTimeout(timeout or 0.0, self._late())
+        return all(wait.result() for wait in waits)
 
     def _late(self) -> dict[str, int]:
         late: Counter[str] = Counter()
@@ -90,7 +93,7 @@ class Ending:
             late[subscription.name] += subscription.stats.lag if subscription.open else 0
         return {name: lag for name, lag in late.items() if lag}
 
-    def closing(self, timeout: float) -> Waits:
+    def closing(self, timeout: float) -> Waits[None]:
         """Deliver what was published, then end everything, within `timeout` seconds; `report` says how it went."""
         if self.silent:
             self.report = self.report or CloseReport({}, ())
@@ -111,7 +114,7 @@ class Ending:
             self._under_way = None  # interrupted, it can be tried again
             mine.set_result(None)
 
-    def _closing_alone(self, timeout: float) -> Waits:
+    def _closing_alone(self, timeout: float) -> Waits[None]:
         began = time.monotonic()
         sealed: Future[None] = Future()
         self._inbox.command(lambda: self._sequencer.seal(sealed))

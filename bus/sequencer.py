@@ -152,11 +152,11 @@ class Sequencer:
             subscription.urgent = True
         future.set_result(None)
 
-    def drain(self, future: Future[list[Future[None]]], only: Subscription | None = None) -> None:
+    def drain(self, future: Future[list[Future[bool]]], only: Subscription | None = None) -> None:
         """Answer with what has to happen until all that was published so far is handled, by all or by one."""
         head = self.log.head
         self._note_goals()
-        waits: list[Future[None]] = []
+        waits: list[Future[bool]] = []
         for subscription in self.subscriptions if only is None else (only,):
             wait = subscription.when_handled(head) if subscription.lane != "stream" else None
             if wait is not None:

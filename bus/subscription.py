@@ -131,7 +131,7 @@ class Subscription:
         self.urgent = False
         self.backlog = policy.backlog or max(log.window // 2, 1)
         """With ``overflow="wait"``: unread events at which publishers wait, until half of them are read."""
-        self.waiters: list[tuple[int, Future[None]]] = []
+        self.waiters: list[tuple[int, Future[bool]]] = []
         """Who waits until `handled` reaches a position. Shared with the sequencer, under the lock."""
         self.admits = _admission(self)
         self.durable: Durable | None = None
@@ -238,12 +238,15 @@ class Subscription:
         """With ``overflow="wait"``: whether it is too far behind for publishers to go on after they had to stop."""
         return self.unread > self.backlog // 2
 
-    def when_handled(self, position: int) -> Future[None] | None:
-        """Return a future that is done once everything up to `position` was dealt with; None if it was."""
+    def when_handled(self, position: int) -> Future[bool] | None:
+        """Return a future of whether everything up to `position` was dealt with; None if it was.
+
+        It is done once that is so, or once nobody knows when it will be.
+        """
         target = min(position, self.cursor.goal)
         if self._has_handled(target) or not self.open:
             return None
-        waiter: tuple[int, Future[None]] = (target, Future())
+        waiter: tuple[int, Future[bool]] = (target, Future())
         with self._lock:
             self.waiters[:] = [other for other in self.waiters if not other[1].cancelled()]
             self.waiters.append(waiter)  # before the look at the position: see `settle`
@@ -356,7 +359,7 @@ class Subscription:
     def give_up_waiting(self) -> None:
         """Let those go on who wait until everything was dealt with: nobody knows when that will be."""
         with self._lock:
-            waiting = [future for _, future in self.waiters]
+            waiting = [(future, self._has_handled(target)) for target, future in self.waiters]
             self.waiters.clear()
         _release(waiting)
 
@@ -386,9 +389,9 @@ class Subscription:
 
     def _release_waiters(self) -> None:
         with self._lock:
-            done = [future for target, future in self.waiters if self._has_handled(target)]
-            self.waiters[:] = [waiter for waiter in self.waiters if waiter[1] not in done]
-        _release(done)
+            done = [waiter for waiter in self.waiters if self._has_handled(waiter[0])]
+            self.waiters[:] = [waiter for waiter in self.waiters if waiter not in done]
+        _release((future, True) for _, future in done)
 
     def fail(self, event: type[Event], seq: int, error: BaseException) -> None:
         """Note that the callback failed: log it once, count it, announce it, and maybe switch off."""
@@ -440,10 +443,10 @@ class Subscription:
         self._forget(self)
 
 
-def _release(waiting: Iterable[Future[None]]) -> None:
-    for future in waiting:
+def _release(waiting: Iterable[tuple[Future[bool], bool]]) -> None:
+    for future, handled in waiting:
         if future.set_running_or_notify_cancel():  # False: whoever waited has given up
-            future.set_result(None)
+            future.set_result(handled)
 
 
 def _describe(error: BaseException) -> ErrorInfo:

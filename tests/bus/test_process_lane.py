@@ -43,6 +43,9 @@ def _no_process_or_file_is_left() -> Iterator[None]:  # pyright: ignore[reportUn
     before = process.num_fds()
     yield
     assert not process.children()  # a zombie would be one
+    deadline = time.monotonic() + PATIENCE  # a lane that was left behind closes its pipes once its process is gone
+    while process.num_fds() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert process.num_fds() <= before
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import queue
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,45 @@ def test_who_fell_behind_on_a_disk_that_failed_is_told_what_it_missed(tmp_path: 
     assert got[-1] == 5000
     assert stream.missed
     assert len(got) + stream.missed == 5001
+
+
+async def test_a_flush_goes_on_waiting_where_a_disk_came_round_before_it_had_got_that_far(tmp_path: Path) -> None:
+    first, refuse, second, accept = (threading.Event() for _ in range(4))
+
+    def answer(_call: str) -> int:
+        if not first.is_set():
+            first.set()
+            refuse.wait(PATIENCE)
+            return errno.ENOSPC
+        if steps(tmp_path) == [1, 2]:  # the disk came round, and what follows is written
+            second.set()
+            accept.wait(PATIENCE)
+        return 0
+
+    begun, got = list[bool](), queue.SimpleQueue[int]()
+    with Disk(lambda call: answer(call) if begun else 0) as disk, disk.under(lambda: Bus(tmp_path)) as bus:
+        bus.subscribe(lambda event: got.put(event.n), Step)
+        bus.publish(Step, n=1)
+        await bus.aflush()
+        begun.append(True)
+        bus.publish(Step, n=2)
+        assert await asyncio.to_thread(first.wait, PATIENCE)
+        bus.publish(Step, n=3)
+        flush = asyncio.create_task(bus.aflush())
+        for n in (4, 5):  # what comes after the call: the flush waits for the disk by then
+            await asyncio.sleep(0)
+            bus.publish(Step, n=n)
+            while got.get() != n:
+                pass
+        refuse.set()
+        assert second.wait(PATIENCE)  # the event loop stands still: the flush hears of both at once
+        for _ in range(10):
+            await asyncio.sleep(0)
+        early = flush.done()
+        accept.set()
+        await flush
+        assert not early
+        assert steps(tmp_path)[:3] == [1, 2, 3]
 
 
 class Moody(Disk):
