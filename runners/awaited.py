@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from .errors import WouldDeadlock
@@ -61,14 +61,9 @@ class Awaited:
 
     # ---- the run's side
 
-    @contextmanager
-    def caller(self) -> Generator[None]:
-        """Let the calling thread be one of the run's for the length of the block."""
-        self._threads.add(threading.get_ident())
-        try:
-            yield
-        finally:
-            self._threads.discard(threading.get_ident())
+    def caller(self) -> AbstractContextManager[None]:
+        """Return a block in which the calling thread is one of the run's; for any number of threads."""
+        return _Caller(self._threads)
 
     @property
     def in_own_thread(self) -> bool:
@@ -180,6 +175,21 @@ class Awaited:
                 f"which `{attempted}` would hold up"
             )
             raise WouldDeadlock(attempted, because, instead)
+
+
+class _Caller:
+    """See `Awaited.caller`. A class, because entering a generator costs a small batch of a prediction too much."""
+
+    __slots__ = ("_threads",)
+
+    def __init__(self, threads: set[int]) -> None:
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        self._threads.add(threading.get_ident())
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.discard(threading.get_ident())
 
 
 def _current() -> tuple[Stay, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import math
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import PurePath
@@ -30,6 +30,7 @@ from .hooks import why_not_callable
 from .inference import check_model, evaluating, place, resolve_device
 from .loops import running_loop
 from .predict.batches import PredictBatch, rows, stack
+from .predict.channel import Demand
 from .predict.config import PredictConfig, PredictResult
 from .predict.data import ResultsData
 from .predict.errors import NoBatch
@@ -39,7 +40,9 @@ from .predict.session import PredictControl, Prediction, StreamedPrediction
 from .predict.sources import check_source, check_synchronous
 from .predict.stream import CLOSE_TIMEOUT, PredictStream
 from .predict.tally import Tally
+from .predict.threads import Settings
 from .predict.work import Steps, Work
+from .relay import Relay
 from .run import Run
 from .runner import Ending, Runner
 
@@ -213,7 +216,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _facts(self) -> Mapping[str, object]:
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
 
-    def _body(self) -> PredictResult[R]:
+    def _in_parts(self) -> Generator[None, None, PredictResult[R]]:
         place(self.model, self.device)
         inputs, size = self._open(), self.config.batch_size
         batches = None if inputs.total is None else math.ceil(inputs.total / size)
@@ -223,6 +226,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             while (work := schedule.next()) is not None:
                 self._work = work
                 self._predict(work, batches, tally)
+                yield
         self.reach(
             PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
         )
@@ -231,10 +235,13 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _schedule(self, inputs: Inputs, batches: int | None) -> Schedule[R]:
         demand, config = self._prediction.demand, self.config
         steps: Steps[R] = Steps(self.model, self.device, config.amp, self._preprocess, self._postprocess)
-        one_by_one = not config.overlap or demand.prefetch == 0 or batches in (0, 1) or self._in_step()
-        if one_by_one:
+        if self._one_by_one(demand) or batches in (0, 1) or self._in_step():
             return InOrder(inputs, config.batch_size, steps, demand, self._interrupted)
         return Ahead(inputs, config.batch_size, steps, demand, self._interrupted, self._in_step, self._awaited.caller)
+
+    def _one_by_one(self, demand: Demand) -> bool:
+        """Return whether nothing is done of a batch before the last one is through."""
+        return not self.config.overlap or demand.prefetch == 0
 
     def _in_step(self) -> bool:
         """Return whether somebody is to see a batch before it is computed, and might change what computes it."""
@@ -278,12 +285,18 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         # A reader who blocks his thread blocks the loop in it, so async hooks cannot run there.
         self._begin(None if prediction.blocks else loop)
         self._prediction = prediction
-        self._control = prediction.control = PredictControl(prediction.demand)
+        self._control = prediction.control = PredictControl(prediction.release)
 
-    def _execute_and_release(self) -> PredictResult[R]:
+    def _relay(self, parts: Generator[None, None, PredictResult[R]]) -> Relay[PredictResult[R]]:
+        prediction = self._prediction
+        alike = Settings().call if prediction.shared else None
+        prediction.relay = Relay(parts, self._awaited.caller(), prediction.shared, alike)
+        return prediction.relay
+
+    def _execute_and_release(self) -> Generator[None, None, PredictResult[R]]:
         prediction = self._prediction
         try:
-            return super()._execute_and_release()
+            return (yield from super()._execute_and_release())
         finally:
             prediction.end()
 
@@ -302,6 +315,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _begin_stream(self, prediction: StreamedPrediction[R]) -> Run[PredictResult[R]]:
         check_synchronous(prediction.source, "read the stream with `async for`")
         prediction.blocks = True
+        prediction.shared = math.inf if self._one_by_one(prediction.demand) else 1
         self._refuse_to_hold_up_loop(prediction)
         self._wait_for_abandoned()
         return self._start_prediction(prediction)

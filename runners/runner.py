@@ -30,6 +30,7 @@ from .hooks import Hook, Hooks
 from .identity import Identity, new_run_id, versions
 from .jobs import Able
 from .loops import running_loop
+from .relay import Relay, complete
 from .results import RunResult
 from .run import Run
 from .scalars import Snapshot
@@ -64,7 +65,7 @@ class Ending:
 class Runner(Steered, ABC, Generic[C, R]):
     """One kind of work that reports every stage it reaches to a bus, and waits for its hooks there.
 
-    A subclass says what its runs do (`_body`), where they compute (`_facts`), what is checked before anything is
+    A subclass says what its runs do (`_in_parts`), where they compute (`_facts`), what is checked before anything is
     touched (`_prepare`) and what is given back however a run ends (`_teardown`). It reaches its stages with
     `reach` and asks `_interrupted` between two batches. That ``RunStart`` comes first and ``RunEnd`` last, whatever
     happens, is promised here.
@@ -101,8 +102,8 @@ class Runner(Steered, ABC, Generic[C, R]):
         """Return the fields of ``RunStart`` that only the subclass knows: `model`, `device` and others."""
 
     @abstractmethod
-    def _body(self) -> R:
-        """Do the work, between ``RunStart`` and the teardown."""
+    def _in_parts(self) -> Generator[None, None, R]:
+        """Do the work, between ``RunStart`` and the teardown; between two parts of it another thread may take over."""
 
     def _prepare(self) -> Identity:
         """Check what can be checked before anything is touched; an error here means the run never began."""
@@ -133,7 +134,7 @@ class Runner(Steered, ABC, Generic[C, R]):
         with self._occupied():
             begin(None)
             with self._bus_closed_after(), stop_on_signals(self._control.stop):
-                result = self._execute()
+                result = self._complete(self._execute())
         stopped_by = self._control.signal if result.outcome == "stopped" else None
         return result if stopped_by is None else result.model_copy(update={"signal": stopped_by})
 
@@ -148,7 +149,7 @@ class Runner(Steered, ABC, Generic[C, R]):
             if self._own_bus is not None:  # its streams can be read for as long as the handle lives
                 self._own_bus.remember(_KEPT, _KEPT_BYTES)
                 weakref.finalize(run, self._own_bus.close)
-            run.work(self._execute_and_release)
+            run.work(self._relay(self._execute_and_release()).finish)
         except BaseException:
             self._busy.release()
             raise
@@ -254,15 +255,23 @@ class Runner(Steered, ABC, Generic[C, R]):
         self._loop = loop
         self._awaited = Awaited(self.run_id, loop, self.bus.serves)
 
-    def _execute(self) -> R:
+    def _relay(self, parts: Generator[None, None, R]) -> Relay[R]:
+        """Return the way of a started run through its threads: one, unless a subclass lets others begin."""
+        return Relay(parts, self._awaited.caller())
+
+    def _complete(self, parts: Generator[None, None, R]) -> R:
+        with self._awaited.caller():
+            return complete(parts)
+
+    def _execute(self) -> Generator[None, None, R]:
         # Here and not where it begins: a subclass may have put a control of its own in the place of the common one.
         self._caller = Caller(self._awaited, self._control, self._hook_loop)
-        with self._awaited.caller(), self.bus.steering.within(self.run_id, self._control):
+        with self.bus.steering.within(self.run_id, self._control):
             errors = _Errors()
             result: R | None = None
             with errors:
                 self._reach_start()
-                result = self._body()
+                result = yield from self._in_parts()
             self._control.end()
             with errors:
                 self._teardown(errors.ending(result))
@@ -283,9 +292,9 @@ class Runner(Steered, ABC, Generic[C, R]):
             duration=self._source.elapsed(),
         )
 
-    def _execute_and_release(self) -> R:
+    def _execute_and_release(self) -> Generator[None, None, R]:
         try:
-            return self._execute()
+            return (yield from self._execute())
         finally:
             self._deliver()
             self._busy.release()
@@ -328,7 +337,15 @@ class Runner(Steered, ABC, Generic[C, R]):
 
 
 class ReadyRunner(Runner[C, R]):
-    """A runner that was given all it needs when it was made."""
+    """A runner that was given all it needs when it was made, and whose runs are one part."""
+
+    @abstractmethod
+    def _body(self) -> R:
+        """Do the work, see `Runner`."""
+
+    def _in_parts(self) -> Generator[None, None, R]:
+        yield from ()
+        return self._body()
 
     def run(self) -> R:
         """Run in the calling thread and return the result, or raise the error that ended the run.

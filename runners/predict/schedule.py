@@ -13,7 +13,7 @@ from .batches import PredictBatch, describe
 from .channel import Demand
 from .inputs import Inputs
 from .threads import GRACE, Helper
-from .work import Steps, Work, WorkAhead
+from .work import Steps, Work, WorkAhead, nothing
 
 R = TypeVar("R")
 
@@ -85,8 +85,8 @@ class Ahead(Schedule[R]):
     """Batches are read and prepared in a second thread and computed in a third, while results are made of the first.
 
     Every batch is begun only when it is wanted, and there are at most `DEPTH` on their way. One that others must not
-    compute ahead is left to the run's own thread, and the others stand until that is done with it. The first is
-    computed before the second is begun: whoever waits for it has all there is to compute with.
+    compute ahead is left to the run's own thread, and the others stand until that is done with it. So is the first:
+    whoever waits for it has all there is to compute with.
 
     Args:
         in_step: Whether a batch must not be computed before the run has come to it.
@@ -109,18 +109,19 @@ class Ahead(Schedule[R]):
         self._works: queue.SimpleQueue[Work[R] | BaseException | None] = queue.SimpleQueue()
         self._prepared: queue.SimpleQueue[WorkAhead[R] | None] = queue.SimpleQueue()
         self._passed: queue.SimpleQueue[None] = queue.SimpleQueue()
-        """For each batch that was left to the run's own thread: it is done with it."""
+        """For each batch that was left to the run's own thread: others may go on."""
         self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._room.put(None)
+        for _ in range(DEPTH):
+            self._room.put(None)
         self._at_hand: Work[R] | None = None
         self._closed = threading.Event()
         self._error_of_source: BaseException | None = None
-        self._helpers: tuple[Helper, Helper] | None = None
+        self._reader: Helper | None = None
+        self._computer: Helper | None = None
 
     def next(self) -> Work[R] | None:
         """See `Schedule.next`."""
-        if self._helpers is None:
-            self._begin_helpers()
+        self._begin_reading()
         self._leave_at_hand()
         found = None if self._demand.over else self._works.get()
         self._at_hand = found if isinstance(found, Work) else None
@@ -134,30 +135,35 @@ class Ahead(Schedule[R]):
     def close(self) -> None:
         """End the threads: a forward pass is waited for, a source or preprocessing that hangs is left behind."""
         self._closed.set()
-        if self._helpers is None:
+        if self._reader is None:
             self._inputs.close()
         else:
-            self._end_helpers(*self._helpers)
+            self._end_helpers(self._reader)
         if self._error_of_source is not None:
             raise self._error_of_source
 
-    def _begin_helpers(self) -> None:
-        works = self._works
-        self._demand.on_end = lambda: works.put(None)  # wakes the run's thread; what waits for demand wakes by itself
-        self._helpers = Helper("inputs", self._read), Helper("forward", self._compute)  # the former begins
+    def _begin_reading(self) -> None:
+        if self._reader is None:
+            works = self._works  # the end wakes the run's thread there; who waits for demand is woken by that
+            self._demand.on_end = lambda: works.put(None)
+            self._reader = Helper("inputs", self._read)
 
-    def _end_helpers(self, reader: Helper, computer: Helper) -> None:
+    def _begin_computing(self) -> None:
+        self._computer = Helper("forward", self._compute)
+        self._passed.put(None)
+
+    def _end_helpers(self, reader: Helper) -> None:
         self._demand.end()
-        self._demand.on_end = _nothing
+        self._demand.on_end = nothing
         for waited in (self._passed, self._prepared, self._room):
             waited.put(None)
-        computer.join(None)
+        if self._computer is not None:
+            self._computer.join(None)
         reader.join(2 * GRACE)  # which may itself have to wait for the source
 
     def _leave_at_hand(self) -> None:
         if self._at_hand is not None:
-            if not isinstance(self._at_hand, WorkAhead):
-                self._passed.put(None)
+            self._at_hand.left()
             self._at_hand = None
             self._room.put(None)
 
@@ -191,10 +197,17 @@ class Ahead(Schedule[R]):
 
     def _begin(self, batch: PredictBatch) -> None:
         if self._in_step():
-            self._works.put(Work(batch, self._steps))
-            self._passed.get()
-            return
-        work = WorkAhead(batch, self._steps)
+            self._leave_to_run(Work(batch, self._steps, left=lambda: self._passed.put(None)))
+        elif self._computer is None:
+            self._leave_to_run(Work(batch, self._steps, left=self._begin_computing))
+        else:
+            self._work_ahead(WorkAhead(batch, self._steps))
+
+    def _leave_to_run(self, work: Work[R]) -> None:
+        self._works.put(work)
+        self._passed.get()
+
+    def _work_ahead(self, work: WorkAhead[R]) -> None:
         self._works.put(work)
         if not self._closed.is_set() and work.prepare():
             self._prepared.put(work)
@@ -202,14 +215,7 @@ class Ahead(Schedule[R]):
     # ---- in the thread that computes
 
     def _compute(self) -> None:
-        room = DEPTH - 1
         with self._caller():
             while (work := self._prepared.get()) is not None:
                 if not self._closed.is_set():
                     work.compute()
-                for _ in range(room):
-                    self._room.put(None)
-                room = 0
-
-
-def _nothing() -> None: ...

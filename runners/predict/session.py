@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 from ..control import Control
+from ..loops import running_loop
+from ..relay import Relay
 from .channel import Channel, Demand, End
+from .config import PredictResult
 
 R = TypeVar("R")
 
@@ -15,16 +18,20 @@ Source = Iterable[object] | AsyncIterable[object]
 
 
 class PredictControl(Control):
-    """The control of a prediction: a stop also ends the wait for a reader, or for an asynchronous source."""
+    """The control of a prediction: a stop also ends the wait for a reader, or for an asynchronous source.
 
-    def __init__(self, demand: Demand) -> None:
+    Args:
+        release: Ends what the run waits for.
+    """
+
+    def __init__(self, release: Callable[[], None]) -> None:
         super().__init__()
-        self._demand = demand
+        self._release = release
 
     def stop(self, reason: str, signal: int | None = None) -> None:
         """See `Control.stop`."""
         super().stop(reason, signal)
-        self._demand.end()
+        self._release()
 
 
 class Prediction(Generic[R]):
@@ -34,6 +41,8 @@ class Prediction(Generic[R]):
     """The reason of a run that ended before its source did, though nobody stopped it."""
     blocks = False
     """Whether whoever reads the results blocks his thread, and an event loop in it."""
+    shared: float = 0
+    """Batches that whoever reads the results may compute himself, in his own thread."""
 
     def __init__(self, source: Source, *, collect: bool = True) -> None:
         self.source = source
@@ -41,12 +50,24 @@ class Prediction(Generic[R]):
         self._collect = collect
         self.control: PredictControl | None = None
         """What steers the run, once there is one."""
+        self.relay: Relay[PredictResult[R]] | None = None
+        """The way of the run through its threads, once there is one."""
         self.results: list[R] = []
 
     @property
     def ending(self) -> concurrent.futures.Future[None] | None:
         """What a new run has to wait for, because this one is being abandoned."""
         return None
+
+    def release(self) -> None:
+        """Let the run come to its end: nothing is wanted of it any longer. May be called from anywhere."""
+        self.demand.end()
+        self.leave()
+
+    def leave(self) -> None:
+        """Have the run's own thread compute all that is asked for from now on."""
+        if self.relay is not None:
+            self.relay.leave()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Take the results of a batch."""
@@ -81,9 +102,19 @@ class StreamedPrediction(Prediction[R]):
 
     def abandon(self) -> None:
         """Nobody reads any longer. May be called from anywhere, a finalizer too."""
-        self.demand.end()
+        self.release()
         if self.control is not None:  # a stop, because the run may be paused
             self.control.stop(self.abandoned)
+
+    def carry_on(self) -> None:
+        """Compute the next batch for the reader, in his thread, where that is for him to do.
+
+        An event loop in that thread is not for hooks and a model to run on.
+        """
+        if self.relay is not None and running_loop() is None:
+            self.relay.carry_on()
+        else:
+            self.leave()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Hand the results of a batch to the reader."""

@@ -71,6 +71,7 @@ class PredictStream(Closing, Generic[R]):
                 run = self._run = self._run or self._begin()
                 self._before_blocking()
                 self._ask()
+                self._prediction.carry_on()
                 if self._is_end(self._prediction.channel.get()):
                     run.result()
                 for result in self._results:
@@ -86,6 +87,7 @@ class PredictStream(Closing, Generic[R]):
         with self._one_reader:
             while not self._ended:
                 run = self._run = self._run or await self._abegin()
+                self._prediction.leave()
                 self._ask()
                 if self._is_end(await self._prediction.channel.aget()):
                     await run

@@ -1,4 +1,4 @@
-"""Threads that help the run's own thread, and what of torch's state they take over from it."""
+"""Threads that help the run's own thread, and what they take over from it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 GRACE = 1.0
 """Seconds that the end of a run waits for what helps it, where that is held up by the source or the preprocessing."""
@@ -26,15 +29,10 @@ class Helper:
     """
 
     def __init__(self, name: str, work: Callable[[], object]) -> None:
-        context = contextvars.copy_context()
-        state = TorchState()
-
-        def run() -> None:
-            with state.entered():
-                context.run(work)
-
         # A daemon: what hangs in a user's function must not keep the interpreter from its end.
-        self._thread = threading.Thread(target=run, name=f"lineside-predict-{name}", daemon=True)
+        self._thread = threading.Thread(
+            target=Settings().call, args=(work,), name=f"lineside-predict-{name}", daemon=True
+        )
         self._thread.start()
 
     def join(self, seconds: float | None = GRACE) -> bool:
@@ -51,10 +49,11 @@ class Helper:
         return not self._thread.is_alive()
 
 
-class TorchState:
-    """What torch keeps for each thread, as it is in the thread that makes this."""
+class Settings:
+    """What is set for the thread that makes this, and for no other: context variables, and what torch keeps."""
 
     def __init__(self) -> None:
+        self._context = contextvars.copy_context()
         self._threads = torch.get_num_threads()
         self._grad, self._inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         self._device = torch.get_default_device()
@@ -65,9 +64,13 @@ class TorchState:
         begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         self._stream = torch.cuda.current_stream() if begun else None
 
+    def call(self, work: Callable[[], T]) -> T:
+        """Return ``work()``, called in this thread as if it were in that one."""
+        with self._of_torch():
+            return self._context.run(work)
+
     @contextmanager
-    def entered(self) -> Generator[None]:
-        """Have it so in the calling thread, for the length of the block."""
+    def _of_torch(self) -> Generator[None]:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         with ExitStack() as entered:

@@ -18,6 +18,10 @@ from .tally import Watch
 R = TypeVar("R")
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 class Steps(Generic[R]):
     """What is done with every batch. Each step is for one thread at a time."""
 
@@ -34,7 +38,9 @@ class Steps(Generic[R]):
         self._preprocess = preprocess
         self._postprocess = postprocess
         # Made once: between two forward passes, which leave nothing in the processor's caches, making them takes long.
-        self._inference, self._precision = torch.inference_mode(), precision(device, amp)
+        # One for each thread that there may be.
+        self.preparing, self.computing = torch.inference_mode(), torch.inference_mode()
+        self._precision = precision(device, amp)
 
     def prepare(self, inputs: list[object]) -> object:
         """Return what the model takes, on its device."""
@@ -42,7 +48,7 @@ class Steps(Generic[R]):
 
     def compute(self, prepared: object) -> object:
         """Return the model's outputs."""
-        with self._inference, self._precision:
+        with self._precision:
             return forward(self._model, prepared)
 
     def conclude(self, outputs: object, batch: PredictBatch) -> list[R]:
@@ -56,10 +62,17 @@ class Work(Generic[R]):
     Args:
         batch: The inputs.
         steps: What is done with them.
+        left: What whoever is done with the batch is to call.
     """
 
-    def __init__(self, batch: PredictBatch, steps: Steps[R]) -> None:
+    def __init__(
+        self,
+        batch: PredictBatch,
+        steps: Steps[R],
+        left: Callable[[], object] = nothing,
+    ) -> None:
         self.batch = batch
+        self.left = left
         self.results: Iterable[Any] = []
         """The results, once there are any; a callback may put others in their place."""
         self.watch = Watch(len(batch.names))
@@ -69,8 +82,9 @@ class Work(Generic[R]):
 
     def predict(self) -> None:
         """Have the `results`; once, by the run's own thread."""
-        self._prepare()
-        self._compute()
+        with self._steps.computing:
+            self._prepare()
+            self._compute()
         self._conclude()
 
     def _prepare(self) -> None:
@@ -107,19 +121,20 @@ class WorkAhead(Work[R]):
 
     def prepare(self) -> bool:
         """Preprocess; False: it raised, which `predict` tells."""
-        prepared = self._attempt(self._prepare)
+        prepared = self._attempt(self._prepare, self._steps.preparing)
         if not prepared:
             self._computed.put(None)
         return prepared
 
     def compute(self) -> None:
         """Compute the outputs; what it raises, `predict` tells."""
-        self._attempt(self._compute)
+        self._attempt(self._compute, self._steps.computing)
         self._computed.put(None)
 
-    def _attempt(self, step: Callable[[], None]) -> bool:
+    def _attempt(self, step: Callable[[], None], inference: torch.inference_mode) -> bool:
         try:
-            step()
+            with inference:
+                step()
         except BaseException as error:
             self._error = error
             return False

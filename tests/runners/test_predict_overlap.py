@@ -67,24 +67,24 @@ def noting(log: list[str], bus: Bus | None = None, **settings: Any) -> Predictor
 def test_the_next_batches_are_prepared_and_computed_while_results_are_made_of_the_last(streamed: bool) -> None:
     prepared, computed = threading.Event(), threading.Event()
 
-    class Second(Double):
+    class Third(Double):
         def forward(self, value: Tensor) -> Tensor:
-            if int(value) == 1:
-                assert prepared.wait(PATIENCE), "nobody prepares the third batch during the forward pass of the second"
+            if int(value) == 2:
+                assert prepared.wait(PATIENCE), "nobody prepares the fourth batch during the forward pass of the third"
                 computed.set()
             return super().forward(value)
 
     def prepare(inputs: list[int]) -> Tensor:
-        if inputs == [2]:
+        if inputs == [3]:
             prepared.set()
         return torch.tensor(inputs)
 
     def finish(outputs: Tensor, batch: PredictBatch) -> list[int]:
-        if batch.images == [0]:
-            assert computed.wait(PATIENCE), "nobody computes the second batch during the postprocessing of the first"
+        if batch.images == [1]:
+            assert computed.wait(PATIENCE), "nobody computes the third batch during the postprocessing of the second"
         return numbers(outputs, batch)
 
-    predictor = Predictor(Second(), preprocess=prepare, postprocess=finish, device="cpu", batch_size=1, prefetch=3)
+    predictor = Predictor(Third(), preprocess=prepare, postprocess=finish, device="cpu", batch_size=1, prefetch=3)
     results = list(predictor.stream(range(6))) if streamed else list(predictor.run(range(6)).results)
     assert results == [0, 2, 4, 6, 8, 10]
 
@@ -137,6 +137,7 @@ async def test_what_was_read_of_an_async_source_is_computed_though_the_source_ha
     async def source() -> AsyncIterator[int]:
         yield 1
         yield 2
+        yield 3
         ended.set()
 
     async def turns() -> None:
@@ -144,12 +145,13 @@ async def test_what_was_read_of_an_async_source_is_computed_though_the_source_ha
             await turn()
 
     def late(outputs: Tensor, batch: PredictBatch) -> list[int]:
-        assert ended.wait(PATIENCE)
-        asyncio.run_coroutine_threadsafe(turns(), loop).result(PATIENCE)
+        if batch.images == [2]:  # the first is computed before anything more is read
+            assert ended.wait(PATIENCE)
+            asyncio.run_coroutine_threadsafe(turns(), loop).result(PATIENCE)
         return numbers(outputs, batch)
 
     predictor = Predictor(Double(), postprocess=late, device="cpu", batch_size=1)
-    assert (await predictor.start(source())).results == (2, 4)
+    assert (await predictor.start(source())).results == (2, 4, 6)
 
 
 # ---- hooks
@@ -357,20 +359,28 @@ class Listens(nn.Module):
         return value
 
 
-def test_other_threads_work_under_the_settings_of_the_one_that_runs() -> None:
+@pytest.mark.parametrize("streamed", [True, False])
+def test_every_thread_works_under_the_settings_of_the_one_that_began(streamed: bool) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     variable.set("set")
-    prepared: list[object] = []
+    seen: dict[str, list[object]] = {"preprocess": [], "postprocess": []}
     computed: list[Any] = []
 
+    def note(step: str) -> None:
+        seen[step].append((torch.is_autocast_enabled("cpu"), torch.get_default_device().type, variable.get()))
+
     def prepare(inputs: list[int]) -> Tensor:
-        prepared.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), variable.get()))
-        prepared.append(torch.get_default_device().type)
+        note("preprocess")
         return torch.zeros(len(inputs), device="cpu")
 
-    predictor = Predictor(Listens(computed), preprocess=prepare, device="cpu", batch_size=1)
+    def finish(outputs: Tensor, batch: PredictBatch) -> list[int]:
+        note("postprocess")
+        assert not torch.is_grad_enabled()
+        return numbers(outputs, batch)
+
+    predictor = Predictor(Listens(computed), preprocess=prepare, postprocess=finish, device="cpu", batch_size=1)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"):
-        predictor.run(range(3))
-    assert prepared == [(False, True, "set"), "meta"] * 3
-    assert [seen[:2] for seen in computed] == [(True, torch.get_num_threads())] * 3
-    assert threading.get_ident() not in [seen[2] for seen in computed]
+        assert len(list(predictor.stream(range(3))) if streamed else predictor.run(range(3)).results) == 3
+    assert seen == {step: [(True, "meta", "set")] * 3 for step in seen}
+    assert [each[:2] for each in computed] == [(True, torch.get_num_threads())] * 3
+    assert [each[2] == threading.get_ident() for each in computed] == [True, False, False]

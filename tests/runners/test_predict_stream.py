@@ -153,8 +153,11 @@ def leaves_the_block(stream: PredictStream[int]) -> None:
         next(stream)
 
 
+@pytest.mark.parametrize("overlap", [True, False])
 @pytest.mark.parametrize("leave", [breaks, raises, drops, leaves_a_cycle, closes, leaves_the_block])
-def test_a_reader_who_leaves_releases_the_predictor(bus: Bus, leave: Callable[[PredictStream[int]], None]) -> None:
+def test_a_reader_who_leaves_releases_the_predictor(
+    bus: Bus, leave: Callable[[PredictStream[int]], None], overlap: bool
+) -> None:
     left: list[bool] = []
 
     def source() -> Iterator[int]:
@@ -163,7 +166,7 @@ def test_a_reader_who_leaves_releases_the_predictor(bus: Bus, leave: Callable[[P
         finally:
             left.append(True)
 
-    predictor = doubler(bus, batch_size=1, name="left")
+    predictor = doubler(bus, batch_size=1, name="left", overlap=overlap)
     leave(predictor.stream(source()))
     gc.collect()
     events = events_of_run(bus)
@@ -306,8 +309,9 @@ async def test_after_a_timeout_a_reader_reads_on_without_loss() -> None:
         assert [result async for result in stream] == [4]
 
 
-def test_the_next_run_waits_for_a_stream_that_was_left(bus: Bus) -> None:
-    predictor = doubler(bus, batch_size=1)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_next_run_waits_for_a_stream_that_was_left(bus: Bus, overlap: bool) -> None:
+    predictor = doubler(bus, batch_size=1, overlap=overlap)
     for _ in range(20):
         assert next(predictor.stream(range(10))) == 0
     assert predictor.run([3]).results == (6,)
@@ -358,8 +362,9 @@ async def test_closing_a_stream_ends_the_read_of_another_task() -> None:
 # ---- stopping, pausing
 
 
-def test_a_hook_can_stop_a_stream(bus: Bus) -> None:
-    predictor = doubler(bus, batch_size=1)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_hook_can_stop_a_stream(bus: Bus, overlap: bool) -> None:
+    predictor = doubler(bus, batch_size=1, overlap=overlap)
 
     @predictor.hook(PredictBatchEnd)
     def enough(event: PredictBatchEnd, predictor: Predictor[int]) -> None:
@@ -373,8 +378,9 @@ def test_a_hook_can_stop_a_stream(bus: Bus) -> None:
     assert (end.outcome, end.reason) == ("stopped", "found it")
 
 
-def test_a_stop_ends_the_wait_for_a_reader(bus: Bus) -> None:
-    stream = doubler(bus, batch_size=1, prefetch=1).stream(range(10**9))
+@pytest.mark.parametrize("overlap", [True, False])
+def test_a_stop_ends_the_wait_for_a_reader(bus: Bus, overlap: bool) -> None:
+    stream = doubler(bus, batch_size=1, prefetch=1, overlap=overlap).stream(range(10**9))
     next(stream)
     assert stream.run is not None
     stream.run.stop("enough")
@@ -430,21 +436,32 @@ async def _first(stream: PredictStream[int]) -> AsyncIterator[int]:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    steps=st.lists(st.sampled_from(["sync", "here", "there", "gives up"]), max_size=25),
+    steps=st.lists(st.sampled_from(["sync", "elsewhere", "here", "there", "gives up"]), max_size=25),
     inputs=st.integers(0, 12),
     batch_size=st.integers(1, 4),
     prefetch=st.integers(0, 3),
+    overlap=st.booleans(),
 )
 def test_any_mixture_of_readers_gets_every_result_once_and_in_order(
-    steps: list[str], inputs: int, batch_size: int, prefetch: int
+    steps: list[str], inputs: int, batch_size: int, prefetch: int, overlap: bool
 ) -> None:
     read: list[int] = []
-    with Bus() as bus, asyncio.Runner() as here, asyncio.Runner() as there:
-        with doubler(bus, batch_size=batch_size, prefetch=prefetch).stream(range(inputs)) as stream:
+    with (
+        Bus() as bus,
+        asyncio.Runner() as here,
+        asyncio.Runner() as there,
+        ThreadPoolExecutor(1) as elsewhere,
+    ):
+        predictor = doubler(bus, batch_size=batch_size, prefetch=prefetch, overlap=overlap)
+        with predictor.stream(range(inputs)) as stream:
             for step in steps:
                 match step:
                     case "sync":
                         read += [result for result in [next(stream, None)] if result is not None]
+                    case "elsewhere":
+                        read += [
+                            result for result in [elsewhere.submit(next, stream, None).result()] if result is not None
+                        ]
                     case "here":
                         read += here.run(read_one(stream))
                     case "there":

@@ -1,0 +1,197 @@
+"""In order, whoever reads a stream with `for` computes it: in his thread, batch by batch, and only what he asks for."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lineside.bus import Bus
+from lineside.runners.errors import WouldDeadlock
+from lineside.runners.predictor import PredictBatch, Predictor, PredictResult
+from lineside.runners.run import Run
+from lineside.schemas import PredictBatchEnd, PredictBatchStart, PredictEnd, RunEnd, RunStart
+
+from .predictions import Double, doubler, numbers, sequence
+from .support import events_of_run, types
+
+PATIENCE = 60.0
+
+
+class Traced(Double):
+    """Notes the thread of every forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def forward(self, value: Tensor) -> Tensor:
+        self.threads.append(threading.get_ident())
+        return super().forward(value)
+
+
+def traced(bus: Bus | None = None, **config: Any) -> tuple[Predictor[int], list[int]]:
+    """Return a predictor, and the threads that it does anything in."""
+    model = Traced()
+    threads = model.threads
+
+    def prepare(inputs: list[int]) -> Tensor:
+        threads.append(threading.get_ident())
+        return torch.tensor(inputs)
+
+    def finish(outputs: Tensor, batch: PredictBatch) -> list[int]:
+        threads.append(threading.get_ident())
+        return numbers(outputs, batch)
+
+    settings = {"batch_size": 1, "overlap": False, **config}
+    return Predictor(model, preprocess=prepare, postprocess=finish, bus=bus, device="cpu", **settings), threads
+
+
+@pytest.mark.parametrize("settings", [{"overlap": False}, {"overlap": True, "prefetch": 0}])
+def test_who_reads_with_for_computes_everything_in_his_own_thread(bus: Bus, settings: dict[str, Any]) -> None:
+    predictor, threads = traced(bus, **settings)
+
+    @predictor.hook(RunStart, PredictBatchEnd, PredictEnd, RunEnd)
+    def note(event: object, predictor: Predictor[int]) -> None:
+        threads.append(threading.get_ident())
+
+    def source() -> Iterator[int]:
+        for i in range(3):
+            threads.append(threading.get_ident())
+            yield i
+
+    assert list(predictor.stream(source())) == [0, 2, 4]
+    assert threads == [threading.get_ident()] * (3 * 5 + 3)
+    assert types(events_of_run(bus)) == sequence(3)
+
+
+def test_nothing_is_computed_that_was_not_asked_for() -> None:
+    predictor, threads = traced(prefetch=5)
+    stream = predictor.stream(range(100))
+    assert [next(stream), next(stream)] == [0, 2]
+    assert stream.run is not None
+    stream.run.stop("enough")
+    assert stream.run.result(PATIENCE).batches == 2
+    assert list(stream) == []
+    assert len(threads) == 2 * 3
+
+
+async def test_on_an_event_loop_another_thread_computes() -> None:
+    predictor, threads = traced()
+    assert list(predictor.stream(range(3))) == [0, 2, 4]
+    assert [result async for result in predictor.stream(range(3))] == [0, 2, 4]
+    assert threading.get_ident() not in threads
+
+
+def test_any_thread_may_read_the_next_result() -> None:
+    predictor, threads = traced()
+    stream = predictor.stream(range(20))
+    results: list[int] = []
+    for _ in range(20):
+        with ThreadPoolExecutor(1) as pool:  # a thread that is gone before the next result is read
+            results.append(pool.submit(next, stream).result())
+    assert results == [2 * i for i in range(20)]
+    assert list(stream) == []
+    assert threading.get_ident() not in threads
+
+
+def test_with_overlap_the_first_batch_alone_is_computed_by_who_waits_for_it() -> None:
+    predictor, threads = traced(overlap=True)
+    assert list(predictor.stream(range(5))) == [2 * i for i in range(5)]
+    here = threading.get_ident()
+    assert threads[:3] == [here] * 3
+    assert here not in threads[3:]
+
+
+def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_frees_the_predictor(bus: Bus) -> None:
+    class Interrupted(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            if int(value) == 2:
+                raise KeyboardInterrupt
+            return value
+
+    predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=False)
+    read: list[int] = []
+    stream = predictor.stream(range(5))
+    with pytest.raises(KeyboardInterrupt):
+        read.extend(stream)
+    assert read == [0, 1]
+    assert types(events_of_run(bus))[-1] == "RunEnd"
+    assert list(predictor.stream([7])) == [7]
+
+
+def test_a_hook_that_waits_for_the_run_of_its_reader_is_refused(bus: Bus) -> None:
+    predictor, _ = traced(bus)
+    stream = predictor.stream(range(3))
+
+    @predictor.hook(PredictBatchStart)
+    def wait(event: PredictBatchStart, predictor: Predictor[int]) -> None:
+        assert stream.run is not None
+        stream.run.result()
+
+    with pytest.raises(WouldDeadlock, match="return from the hook first"):
+        list(stream)
+    assert [end.outcome for end in events_of_run(bus) if isinstance(end, RunEnd)] == ["failed"]
+
+
+def test_a_run_that_is_stopped_while_nobody_reads_ends_by_itself(bus: Bus) -> None:
+    stream = doubler(bus, batch_size=1, overlap=False).stream(range(10**9))
+    assert next(stream) == 0
+    steering = bus.steering.get(stream.run.id) if stream.run else None
+    assert steering is not None
+    steering.stop("from elsewhere")
+    *_, end = events_of_run(bus)  # waits for the run's end
+    assert isinstance(end, RunEnd)
+    assert (end.outcome, end.reason) == ("stopped", "from elsewhere")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_is_done_to_a_run_while_it_is_read_it_ends_once_and_loses_nothing_before(bus: Bus, seed: int) -> None:
+    chance = random.Random(seed)
+    total, moves = chance.randint(1, 40), [chance.choice(["pause", "resume", "resume"]) for _ in range(6)]
+    last = chance.choice(["stop", "close", "drop", "nothing"])
+    reading = threading.Event()
+
+    def source() -> Iterator[int]:
+        for i in range(total):
+            reading.set()
+            yield i
+
+    predictor = doubler(bus, batch_size=chance.randint(1, 3), overlap=chance.random() < 0.3)
+    streams = [predictor.stream(source())]
+
+    def disturb() -> Run[PredictResult[int]]:
+        assert reading.wait(PATIENCE)
+        run = streams[0].run
+        assert run is not None
+        for move in moves:
+            getattr(run, move)()
+        run.resume()
+        if last == "stop":
+            run.stop("enough")
+        elif last == "close":
+            streams[0].close()
+        return run
+
+    with ThreadPoolExecutor(1) as pool:
+        disturbed = pool.submit(disturb)
+        count = chance.randint(1, total) if last == "drop" else total
+        read = list(islice(streams[0], count))
+        run = disturbed.result(PATIENCE)
+    if last == "drop":
+        streams.clear()
+    else:
+        assert list(streams[0]) == []
+    assert run.result(PATIENCE).outcome in ("stopped", "completed")
+    assert read == [2 * i for i in range(len(read))]
+    assert len(read) == count or last in ("stop", "close")
+    events = events_of_run(bus)
+    assert types(events) == sequence((len(events) - 4) // 3)
+    assert predictor.run([1]).results == (2,)
