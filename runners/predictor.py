@@ -67,9 +67,10 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     read as arrays of shape (height, width, 3), uint8, RGB; for ``start`` and ``async for`` also an async iterable,
     which is read on the caller's event loop.
 
-    With ``overlap``, the next batches are read and preprocessed in a second thread and computed in a third, while the
-    run's own makes results of the last: `preprocess` and `postprocess` must be fit to be called at the same time, each
-    of them by one thread. Stages, hooks and results keep their order. A batch is begun only when it is wanted.
+    Preprocessing and the model run in torch's inference mode. With ``overlap``, the next batches are read and
+    preprocessed in a second thread and computed in a third, while the run's own makes results of the last: `preprocess`
+    and `postprocess` must be fit to be called at the same time, each of them by one thread. Stages, hooks and results
+    keep their order. A batch is begun only when it is wanted.
 
     During a batch `batch` and `results` can be read by hooks and callbacks. What a callback at
     ``on_predict_batch_end`` puts into `results` is what the reader gets; the event has the results before that.

@@ -20,12 +20,13 @@ class PredictConfig(RunnerConfig, frozen=True):
     prefetch: int = Field(
         default=2,
         ge=0,
-        description="Batches a stream may be ahead of the one its reader is at; 0: each is computed when asked for.",
+        description="Batches a stream may be ahead of the one its reader is at; 0: each is computed when asked for, as "
+        "always with `overlap=False` and `for`.",
     )
     overlap: bool = Field(
         default=True,
-        description="Read, preprocess and compute the next batches while results are made of the last. With "
-        "`prefetch=0`, or a hook for `PredictBatchStart`, everything is done in order.",
+        description="Read, preprocess and compute the next batches while results are made of the last. Without, with "
+        "`prefetch=0`, or with a hook for `PredictBatchStart`, everything is done in order.",
     )
     max_wait: float | None = Field(
         default=None,

@@ -135,6 +135,7 @@ class Ahead(Schedule[R]):
     def close(self) -> None:
         """End the threads: a forward pass is waited for, a source or preprocessing that hangs is left behind."""
         self._closed.set()
+        self._at_hand = None  # which may know this
         if self._reader is None:
             self._inputs.close()
         else:

@@ -27,8 +27,8 @@ class PredictStream(Closing, Generic[R]):
     """The results of a prediction, one for each input and in their order.
 
     Read it with ``for`` or with ``async for``, on any event loop, by one reader at a time. Nothing happens before
-    the first result is asked for. The predictor works in a thread of its own and stays at most ``prefetch`` batches
-    ahead of the one its reader is at.
+    the first result is asked for. The predictor stays at most ``prefetch`` batches ahead of the one its reader is at.
+    Without overlap, whoever reads with ``for`` computes each batch in his own thread; with it, only the first.
 
     A reader who leaves (``break``, an error, a cancelled task, the last reference gone) releases the predictor: it
     finishes the batch at hand and ends its run as ``stopped``. As a context manager, ``with`` or ``async with``, the

@@ -284,7 +284,9 @@ def test_a_loop_that_ends_while_its_source_is_read_releases_the_predictor(orderl
                 stream = loop.run_until_complete(read(bus, turns))
                 loop.close()
             assert isinstance(events_of_run(bus)[-1], RunEnd)
-            stream.close()
+            assert stream.run is not None
+            with suppress(ResourceWarning):  # of asyncio, where the source was begun while the loop ended
+                assert stream.run.result(30).outcome == "stopped"
 
     for turns in range(1, 20):
         end(turns)
