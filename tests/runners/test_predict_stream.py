@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import queue
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -392,13 +393,16 @@ def test_a_stop_ends_the_wait_for_a_reader(bus: Bus, overlap: bool) -> None:
 
 def test_a_paused_prediction_goes_on_where_it_stood(bus: Bus) -> None:
     predictor = doubler(bus, batch_size=1)
+    paused: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     @predictor.hook(PredictBatchEnd)
     def pause(event: PredictBatchEnd, predictor: Predictor[int]) -> None:
         predictor.pause()
+        paused.put(None)
 
     run = predictor.start(range(3))
     for _ in run.stream(PredictBatchEnd):
+        paused.get(timeout=30)  # the event may come before its hooks are called
         run.resume()
     assert run.result(timeout=30).results == (0, 2, 4)
 
