@@ -50,7 +50,7 @@ def traced(bus: Bus | None = None, **config: Any) -> tuple[Predictor[int], list[
         threads.append(threading.get_ident())
         return numbers(outputs, batch)
 
-    settings = {"batch_size": 1, "overlap": False, **config}
+    settings: dict[str, Any] = {"batch_size": 1, "overlap": False, **config}
     return Predictor(model, preprocess=prepare, postprocess=finish, bus=bus, device="cpu", **settings), threads
 
 
