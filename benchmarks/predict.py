@@ -4,9 +4,9 @@
 
 Every contender does the same to the same inputs: decode or normalise them, call the network under inference mode, take
 softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
-that hands its results over, the least that a stream can be made of. The others read ``predictor.stream`` with ``for``,
-in order (``overlap=False``) and with overlap, with nobody and with three consumers on the bus: a callback, a stream
-that is read in a thread, and one that throttles (``overflow="wait"``).
+that hands its results over, the least that a stream can be made of. The others read ``predictor.stream``, in order
+(``overlap=False``) and with overlap: with ``for``, with ``async for``, and with three consumers on the bus: a callback,
+a stream that is read in a thread, and one that throttles (``overflow="wait"``).
 
 A neighbour on a shared machine comes and goes within seconds and takes a third of a core with it. So the contenders
 are all open at once, and take turns at portions of a few batches: their source gives one portion whenever it is let.
@@ -26,10 +26,11 @@ the consumers.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -164,15 +165,39 @@ Contender = Callable[[Job, Portions], AbstractContextManager["Opened"]]
 class Opened:
     """A contender that is ready to begin."""
 
-    results: Iterator[Classes]
+    take: Callable[[int | None], int]
+    """Reads so many results, or all that there are; returns how many there were."""
     settle: Callable[[], object] = lambda: None
     """Waits until everybody has what is theirs of the results that were read."""
+
+
+def reading(results: Iterator[Classes]) -> Callable[[int | None], int]:
+    """Read with ``for``."""
+    return lambda count: sum(1 for _ in islice(results, count))
+
+
+@contextmanager
+def reading_async(results: AsyncIterator[Classes]) -> Generator[Callable[[int | None], int]]:
+    """Read with ``async for``, on a loop that runs whenever something is to be read."""
+
+    async def take(count: int | None) -> int:
+        taken = 0
+        while taken != count:
+            try:
+                await anext(results)
+            except StopAsyncIteration:
+                break
+            taken += 1
+        return taken
+
+    with asyncio.Runner() as runner:
+        yield lambda count: runner.run(take(count))
 
 
 @contextmanager
 def bare(job: Job, source: Portions) -> Generator[Opened]:
     """Predict by a plain loop."""
-    yield Opened(_results(job, source))
+    yield Opened(reading(_results(job, source)))
 
 
 def _results(job: Job, source: Portions) -> Iterator[Classes]:
@@ -199,12 +224,14 @@ def threaded(job: Job, source: Portions) -> Generator[Opened]:
         thread.start()
         yield from iter(results.get, None)
 
-    yield Opened(read())
+    yield Opened(reading(read()))
     thread.join(timeout=60)
 
 
 @contextmanager
-def ours(job: Job, source: Portions, *, overlap: bool, consumed: bool) -> Generator[Opened]:
+def ours(
+    job: Job, source: Portions, *, overlap: bool, consumed: bool = False, awaited: bool = False
+) -> Generator[Opened]:
     """Predict by the predictor, with nobody or three consumers on its bus."""
     with Bus() as bus, consumers(bus, len(source.inputs)) if consumed else nullcontext(bus.drain) as settle:
         predictor = Predictor(
@@ -216,7 +243,9 @@ def ours(job: Job, source: Portions, *, overlap: bool, consumed: bool) -> Genera
             device="cpu",
             overlap=overlap,
         )
-        yield Opened(predictor.stream(source), settle)
+        stream = predictor.stream(source)
+        with reading_async(stream) if awaited else nullcontext(reading(stream)) as take:
+            yield Opened(take, settle)
 
 
 @contextmanager
@@ -266,9 +295,11 @@ def contenders() -> dict[str, Contender]:
     return {
         "bare": bare,
         "bare, in a thread": threaded,
-        "in order": partial(ours, overlap=False, consumed=False),
+        "in order": partial(ours, overlap=False),
+        "in order, async for": partial(ours, overlap=False, awaited=True),
         "in order, 3 consumers": partial(ours, overlap=False, consumed=True),
-        "overlap": partial(ours, overlap=True, consumed=False),
+        "overlap": partial(ours, overlap=True),
+        "overlap, async for": partial(ours, overlap=True, awaited=True),
         "overlap, 3 consumers": partial(ours, overlap=True, consumed=True),
     }
 
@@ -293,21 +324,22 @@ class Lane:
         self._opened = opened
 
     def turn(self) -> Timing:
-        results = self._opened.results
+        take, rest = self._opened.take, len(self._source.inputs) - 1
         start, cpu = time.perf_counter(), time.process_time()
         self._source.let()
-        next(results)
+        extra = take(1) - 1
         first = time.perf_counter() - start
-        for _ in range(len(self._source.inputs) - 1):
-            next(results)
+        extra += take(rest) - rest
         whole = time.perf_counter() - start
         self._opened.settle()
+        if extra:
+            raise SystemExit(f"{-extra} results fewer than inputs")
         return Timing(first, whole, time.process_time() - cpu)
 
     def end(self) -> None:
         self._source.end()
-        if extra := list(self._opened.results):
-            raise SystemExit(f"{len(extra)} results more than inputs")
+        if extra := self._opened.take(None):
+            raise SystemExit(f"{extra} results more than inputs")
 
 
 @dataclass(frozen=True)
