@@ -191,7 +191,8 @@ def reading_async(results: AsyncIterator[Classes]) -> Generator[Callable[[int | 
         return taken
 
     with asyncio.Runner() as runner:
-        yield lambda count: runner.run(take(count))
+        loop = runner.get_loop()
+        yield lambda count: loop.run_until_complete(take(count))
 
 
 @contextmanager
