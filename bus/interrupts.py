@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -59,6 +59,18 @@ class Watch:
         self._capture = capture
         if capture is not None:
             capture.watches.add(self)
+
+    @contextmanager
+    def blocked(self) -> Generator[None]:
+        """Begin, if need be, and say that the caller stops its thread in the block."""
+        self.begin(blocking=True)
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.interrupt()
+            raise
+        finally:
+            self.blocking = False
 
     def end(self) -> None:
         """Watch no longer. From any thread; ending twice is fine."""

@@ -8,9 +8,10 @@ import threading
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ...bus.closing import Closing
+from ...bus.interrupts import Watch
 from ..run import Run
 from .channel import End
 from .config import PredictResult
@@ -32,7 +33,8 @@ class PredictStream(Closing, Generic[R]):
 
     A reader who leaves (``break``, an error, a cancelled task, the last reference gone) releases the predictor: it
     finishes the batch at hand and ends its run as ``stopped``. As a context manager, ``with`` or ``async with``, the
-    stream also waits for that. Cancelling a read, e.g. by a timeout, loses no result: read on.
+    stream also waits for that. Cancelling a read, e.g. by a timeout, loses no result: read on. An interrupt (SIGINT) of
+    its reader stops the run.
 
     An error of the source, the model or the postprocessing is raised after the results before it.
     """
@@ -52,8 +54,10 @@ class PredictStream(Closing, Generic[R]):
         self._results: Iterator[R] = iter(())
         self._asked = self._ended = False
         self._one_reader = _OneReader()
+        self._watch = Watch(prediction.stop)
+        """From the first read to the last."""
         # Not a method of the stream, which it would keep alive. At exit it is the run that sees to its thread.
-        weakref.finalize(self, prediction.abandon).atexit = False
+        weakref.finalize(self, _let_go, prediction, self._watch).atexit = False
 
     @property
     def run(self) -> Run[PredictResult[R]] | None:
@@ -72,7 +76,7 @@ class PredictStream(Closing, Generic[R]):
                 self._before_blocking()
                 self._ask()
                 self._prediction.carry_on()
-                if self._is_end(self._prediction.channel.get()):
+                if self._is_end(self._next_item()):
                     run.result()
                 for result in self._results:
                     return result
@@ -89,6 +93,7 @@ class PredictStream(Closing, Generic[R]):
                 run = self._run = self._run or await self._abegin()
                 self._prediction.leave()
                 self._ask()
+                self._watch.begin()  # the task that waits now, with the handler that is in place now
                 if self._is_end(await self._prediction.channel.aget()):
                     await run
                 for result in self._results:
@@ -112,6 +117,15 @@ class PredictStream(Closing, Generic[R]):
             await asyncio.wait([asyncio.wrap_future(self._prediction.over)], timeout=timeout)
             self._warn_if_busy(timeout)
 
+    def _next_item(self) -> Sequence[R] | End:
+        channel, watch = self._prediction.channel, self._watch
+        if channel.empty:
+            with watch.blocked():
+                return channel.get()
+        if not watch.active:
+            watch.begin()
+        return channel.get()
+
     def _ask(self) -> None:
         if not self._asked:  # a read that was cancelled has asked already
             self._asked = True
@@ -121,6 +135,7 @@ class PredictStream(Closing, Generic[R]):
         self._asked = False
         if isinstance(item, End):
             self._ended = True
+            self._watch.end()
         else:
             self._results = iter(item)
         return self._ended
@@ -128,12 +143,17 @@ class PredictStream(Closing, Generic[R]):
     def _let_go(self) -> None:
         self._ended = True
         self._results = iter(())
-        self._prediction.abandon()
+        _let_go(self._prediction, self._watch)
 
     def _warn_if_busy(self, timeout: float) -> None:
         if not self._prediction.over.done():
             message = f"the predictor was not released within {timeout} s: its source, model or postprocessing hangs"
             warnings.warn(message, ResourceWarning, stacklevel=3)
+
+
+def _let_go(prediction: StreamedPrediction[Any], watch: Watch) -> None:
+    prediction.abandon()
+    watch.end()
 
 
 class _OneReader:

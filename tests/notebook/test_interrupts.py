@@ -61,6 +61,60 @@ def test_an_interrupt_while_a_cell_waits_for_the_run_stops_it_with_a_checkpoint(
     assert lab.ok(f"print({left})") == "[]"
 
 
+PREDICTION = """
+import itertools
+from lineside import Predictor
+
+async def later():
+    for number in itertools.count():
+        await asyncio.sleep(0)
+        yield number
+
+def say(number):
+    if number == 20:
+        print("waiting", flush=True)
+
+async def work_on(result):
+    say(20)
+    while True:
+        await asyncio.sleep(0.01)
+
+def work_on_it(result):
+    say(20)
+    while True:
+        time.sleep(0.01)
+
+ends = []
+bus_p = Bus()
+bus_p.subscribe(ends.append, RunEnd)
+predictor = Predictor(nn.Identity(), preprocess=torch.tensor, bus=bus_p, batch_size=2, device="cpu", overlap={overlap})
+stream = predictor.stream({source})
+"""
+READS = {
+    "for one in stream: say(int(one))": "KeyboardInterrupt",
+    "async for one in stream: say(int(one)); await asyncio.sleep(0)": "CancelledError",
+    "async for one in stream: await work_on(one)": "CancelledError",
+    "for one in stream: work_on_it(one)": "KeyboardInterrupt",
+}
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("code", READS)
+def test_an_interrupt_of_a_cell_that_reads_predictions_stops_their_run(lab: Kernel, code: str, overlap: bool) -> None:
+    for source in ("itertools.count()", "later()") if "async" in code else ("itertools.count()",):
+        lab.ok(PREDICTION.format(overlap=overlap, source=source))
+        request = lab.start(code)
+        lab.wait_for(request, "waiting")
+        lab.interrupt()
+        assert lab.answer(request).error == READS[code]
+        assert lab.ok("result = await stream.run; print(result.outcome, result.reason)") == "stopped interrupted"
+        assert (
+            lab.ok("await bus_p.aclose(); print([(e.outcome, e.reason) for e in ends])")
+            == "[('stopped', 'interrupted')]"
+        )
+        assert lab.ok("print([t for t in ours() if 'predict' in t])") == "[]"
+
+
 def test_an_interrupt_of_a_cell_that_does_something_else_leaves_the_run_alone(lab: Kernel) -> None:
     lab.ok("run = make_trainer().start(); bus_else = Bus()")
     assert interrupted(lab, BUSY) == "CancelledError"
@@ -135,6 +189,32 @@ def test_a_handler_that_was_put_in_place_meanwhile_stays(tmp_path: Path) -> None
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("overlap", ["True", "False"])
+@pytest.mark.parametrize("reading", ["for one in stream: say(int(one))", "for one in stream: work_on_it(one)"])
+def test_ctrl_c_in_a_script_that_reads_predictions_stops_their_run(reading: str, overlap: str) -> None:
+    code = f"""
+{SETUP}
+{PREDICTION.format(overlap=overlap, source="itertools.count()")}
+try:
+    {reading}
+except KeyboardInterrupt:
+    result = stream.run.result()
+    print(result.outcome, result.reason, list(stream)[:0], flush=True)
+bus_p.close()
+print([(e.outcome, e.reason) for e in ends])
+stream.close()
+assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", "import signal\n" + code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "waiting"
+        os.kill(process.pid, signal.SIGINT)
+        said = process.stdout.read().splitlines()
+        assert (said[-2:], process.wait(60)) == (["stopped interrupted []", "[('stopped', 'interrupted')]"], 0)
 
 
 SCRIPT = """

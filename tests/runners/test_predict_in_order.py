@@ -110,20 +110,28 @@ def test_with_overlap_the_first_batch_alone_is_computed_by_who_waits_for_it() ->
     assert here not in threads[3:]
 
 
-def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_frees_the_predictor(bus: Bus) -> None:
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_stops_the_run(bus: Bus, overlap: bool) -> None:
+    interrupted = 0 if overlap else 2  # the reader computes the first batch, and without overlap the others
+
     class Interrupted(nn.Module):
         def forward(self, value: Tensor) -> Tensor:
-            if int(value) == 2:
+            if int(value) == interrupted:
                 raise KeyboardInterrupt
             return value
 
-    predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=False)
+    predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=overlap)
     read: list[int] = []
     stream = predictor.stream(range(5))
     with pytest.raises(KeyboardInterrupt):
         read.extend(stream)
-    assert read == [0, 1]
-    assert types(events_of_run(bus))[-1] == "RunEnd"
+    assert read == list(range(interrupted))
+    assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
+        ("stopped", "interrupted")
+    ]
+    assert stream.run is not None
+    assert stream.run.result(PATIENCE).outcome == "stopped"
+    assert list(stream) == []
     assert list(predictor.stream([7])) == [7]
 
 
