@@ -88,6 +88,18 @@ def test_without_a_token_everybody_is_let_in_and_nothing_is_kept_if_not_asked_fo
     assert '"RequestEnd"' in (tmp_path / "log.jsonl").read_text()
 
 
+@pytest.mark.slow
+def test_what_clients_get_wrong_they_are_told_and_the_terminal_is_not(tmp_path: Path) -> None:
+    kind = "multipart/form-data; boundary=x"
+    with command(tmp_path, "--no-token", "--no-journal") as (process, address, _):
+        with httpx.Client(base_url=address, trust_env=False, timeout=PATIENCE) as client:
+            for body in (b"--x\r\nContent[Disposition: form-data\r\n\r\n", b"--y", b"--x\r\n\r\n\r\n--x--"):
+                assert client.post("/predict", content=body, headers={"content-type": kind}).status_code == 400
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+
+
 def test_predict_with_a_recipe_is_still_a_command_of_its_own(tmp_path: Path) -> None:
     for arguments in (["predict", "none.py"], ["predict", "serve", "none.py"]):
         done = interpret("-m", "lineside", *arguments)

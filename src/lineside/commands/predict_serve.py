@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ def predict_serve(
 
 
 def _serve(server: PredictionServer, recipe: Path, token: str | None) -> None:
+    # Whoever sends a broken form is told so. Its parser tells the terminal too, which anybody could fill with that.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     listening, address = listen(server)
     server.on_begin = lambda: typer.echo(
         f"{recipe} computes what is sent to {address}/predict; {address}/docs says how.\n"
