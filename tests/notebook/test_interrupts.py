@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-from lineside import Bus, RunEnd
+from lineside import Bus, Predictor, RunEnd
+from lineside.runners import PredictStream
 from tests.runners.support import make_trainer
 
 from .kernels import SETUP, Kernel
@@ -177,6 +181,28 @@ def test_whoever_waited_leaves_the_handler_of_interrupts_as_it_was(tmp_path: Pat
         for _ in mine.track([1]):
             make_trainer(tmp_path / "within").start().result(60)
         assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_whoever_has_read_predictions_leaves_the_handler_of_interrupts_as_it_was(overlap: bool) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    predictor = Predictor(nn.Identity(), preprocess=torch.tensor, batch_size=2, device="cpu", overlap=overlap)
+
+    def begun() -> PredictStream[Tensor]:
+        stream = predictor.stream(range(10))
+        next(stream)
+        assert signal.getsignal(signal.SIGINT) != before
+        return stream
+
+    read = begun()
+    assert len(list(read)) == 9
+    assert signal.getsignal(signal.SIGINT) == before
+    closed = begun()
+    closed.close()
+    assert signal.getsignal(signal.SIGINT) == before
+    begun()  # and forgotten
+    gc.collect()
     assert signal.getsignal(signal.SIGINT) == before
 
 
