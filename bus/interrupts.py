@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -32,12 +33,16 @@ class Watch:
             where the event loop would only have cancelled the task, which could not notice.
     """
 
-    __slots__ = ("_capture", "_stop", "blocking", "task")
+    __slots__ = ("_capture", "_stop", "blocking", "deferred", "deferring", "task")
 
     def __init__(self, stop: Callable[[str], object], *, blocking: bool = False) -> None:
         self.blocking = blocking
         self.task: asyncio.Task[object] | None = None
         """The task that waits; None for plain code."""
+        self.deferring = 0
+        """The thread in which an interrupt has to wait, for what it would leave half done; a second one does not."""
+        self.deferred: Callable[[], object] | None = None
+        """The interrupt that waits."""
         self._stop = stop
         self._capture: _Capture | None = None
 
@@ -60,18 +65,6 @@ class Watch:
         if capture is not None:
             capture.watches.add(self)
 
-    @contextmanager
-    def blocked(self) -> Generator[None]:
-        """Begin, if need be, and say that the caller stops its thread in the block."""
-        self.begin(blocking=True)
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.interrupt()
-            raise
-        finally:
-            self.blocking = False
-
     def end(self) -> None:
         """Watch no longer. From any thread; ending twice is fine."""
         capture, self._capture = self._capture, None
@@ -92,6 +85,14 @@ class Watch:
     def interrupt(self) -> None:
         """The interrupt meant the caller."""
         self._stop(REASON)
+
+    def deliver(self) -> None:
+        """Have the interrupt that waited do what it would have done."""
+        interrupt, self.deferred = self.deferred, None
+        if interrupt is not None:
+            interrupt()
+            if self.task is not None:  # the event loop has only cancelled the task, which was standing still
+                raise KeyboardInterrupt
 
     def look(self, before: int, turns: int = TURNS) -> None:
         """See whether the task was cancelled since it had been `before` times, now and in the loop's next turns."""
@@ -114,11 +115,17 @@ class _Capture:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Tell whom it means, then do what would have been done."""
-        running = _current_task()
+        running, here = _current_task(), threading.get_ident()
         watches = list(self.watches)
         for watch in watches:
-            if watch.blocking or watch.task is running:
+            if watch.blocking or watch.deferring == here or watch.task is running:
                 watch.interrupt()
+        for watch in watches:
+            if watch.deferring == here:
+                if watch.deferred is None:
+                    watch.deferred = partial(self._previous, number, None)
+                    return
+                watch.deferred = None
         before = [(watch, 0 if watch.task is None else watch.task.cancelling()) for watch in watches]
         try:
             self._previous(number, frame)

@@ -115,8 +115,14 @@ class Stream(Closing, Generic[E_co]):
         if self._watch is None:
             self._bell.wait()
             return
-        with self._watch.blocked():
+        self._watch.begin(blocking=True)
+        try:
             self._bell.wait()
+        except KeyboardInterrupt:
+            self._watch.interrupt()
+            raise
+        finally:
+            self._watch.blocking = False
 
     def _end_watch(self) -> None:
         if self._watch is not None:

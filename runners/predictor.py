@@ -224,7 +224,9 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         with closing(self._schedule(inputs, batches)) as schedule, evaluating(self.model):
             self.reach(PredictStart, source=inputs.name, batch_size=size, batches=batches)
             tally = Tally()
-            while self._go_on(schedule, batches, tally):
+            while (work := schedule.next()) is not None:
+                self._work = work
+                self._predict(work, batches, tally)
                 yield
         self.reach(
             PredictEnd, inputs=tally.inputs, batches=tally.batches, duration=tally.elapsed(), speed=tally.mean_speed()
@@ -245,18 +247,6 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _in_step(self) -> bool:
         """Return whether somebody is to see a batch before it is computed, and might change what computes it."""
         return bool(self._hooks.of(PredictBatchStart))
-
-    def _go_on(self, schedule: Schedule[R], batches: int | None, tally: Tally) -> bool:
-        """Predict a batch more; False: there is none."""
-        try:
-            if (work := schedule.next()) is None:
-                return False
-            self._work = work
-            self._predict(work, batches, tally)
-        except KeyboardInterrupt as interrupt:
-            if not self._prediction.takes(interrupt):
-                raise
-        return True
 
     def _predict(self, work: Work[R], batches: int | None, tally: Tally) -> None:
         names, size = tuple(work.batch.names), work.watch.inputs

@@ -105,11 +105,6 @@ class Channel(Generic[R]):
         self._items: queue.SimpleQueue[Sequence[R] | End] = queue.SimpleQueue()
         self._waiting: deque[_Waiter] = deque()
 
-    @property
-    def empty(self) -> bool:
-        """Whether whoever gets an item now has to wait for it."""
-        return self._items.empty()
-
     def put(self, item: Sequence[R] | End) -> None:
         """Hand over the results of a batch, or the end. Never waits."""
         self._items.put(item)

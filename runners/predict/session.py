@@ -6,7 +6,6 @@ import concurrent.futures
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from ...bus.interrupts import REASON
 from ..control import Control
 from ..loops import running_loop
 from ..relay import Relay
@@ -70,10 +69,6 @@ class Prediction(Generic[R]):
         if self.relay is not None:
             self.relay.leave()
 
-    def takes(self, interrupt: KeyboardInterrupt) -> bool:
-        """Return whether the interrupt of a batch is somebody's who stops the run by it; else it is an error."""
-        return False
-
     def deliver(self, results: Sequence[R]) -> None:
         """Take the results of a batch."""
         if self._collect:
@@ -99,8 +94,6 @@ class StreamedPrediction(Prediction[R]):
         self.over: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done once the run is over and the predictor is free."""
         self.over.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
-        self._carrying_on = False
-        self._interrupt: KeyboardInterrupt | None = None
 
     @property
     def ending(self) -> concurrent.futures.Future[None] | None:
@@ -112,41 +105,20 @@ class StreamedPrediction(Prediction[R]):
         self.release()
         self.stop(self.abandoned)  # a stop, because the run may be paused
 
+    def stop(self, reason: str) -> None:
+        """Ask the run for a stop, if there is one. May be called from anywhere."""
+        if self.control is not None:
+            self.control.stop(reason)
+
     def carry_on(self) -> None:
         """Compute the next batch for the reader, in his thread, where that is for him to do.
 
         An event loop in that thread is not for hooks and a model to run on.
         """
-        if self.relay is None or running_loop() is not None:
-            self.leave()
-            return
-        self._carrying_on = True
-        try:
+        if self.relay is not None and running_loop() is None:
             self.relay.carry_on()
-        finally:
-            self._carrying_on = False
-        if self._interrupt is not None:
-            self._raise_interrupt()
-
-    def _raise_interrupt(self) -> None:
-        interrupt, self._interrupt = self._interrupt, None
-        try:
-            assert interrupt is not None
-            raise interrupt
-        finally:
-            del interrupt  # its traceback has this frame: a cycle would keep the batch until it is collected
-
-    def takes(self, interrupt: KeyboardInterrupt) -> bool:
-        """See `Prediction.takes`: one that comes while the reader computes is his, not the run's."""
-        if self._carrying_on:
-            self._interrupt = interrupt
-            self.stop(REASON)
-        return self._carrying_on
-
-    def stop(self, reason: str) -> None:
-        """Ask the run for a stop, if there is one. May be called from anywhere."""
-        if self.control is not None:
-            self.control.stop(reason)
+        else:
+            self.leave()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Hand the results of a batch to the reader."""

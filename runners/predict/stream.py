@@ -34,7 +34,7 @@ class PredictStream(Closing, Generic[R]):
     A reader who leaves (``break``, an error, a cancelled task, the last reference gone) releases the predictor: it
     finishes the batch at hand and ends its run as ``stopped``. As a context manager, ``with`` or ``async with``, the
     stream also waits for that. Cancelling a read, e.g. by a timeout, loses no result: read on. An interrupt (SIGINT) of
-    its reader stops the run.
+    its reader stops the run; while he waits it is raised when the batch at hand is through, a second one at once.
 
     An error of the source, the model or the postprocessing is raised after the results before it.
     """
@@ -68,19 +68,34 @@ class PredictStream(Closing, Generic[R]):
         return self
 
     def __next__(self) -> R:
-        for result in self._results:  # of what is there nobody gets anything twice: only who waits has to be alone
-            return result
-        with self._one_reader:
-            while not self._ended:
-                run = self._run = self._run or self._begin()
-                self._before_blocking()
-                self._ask()
-                self._prediction.carry_on()
-                if self._is_end(self._next_item()):
-                    run.result()
-                for result in self._results:
-                    return result
-        raise StopIteration
+        while True:
+            for result in self._results:  # of what is there nobody gets anything twice: only who waits has to be alone
+                return result
+            if self._ended:
+                raise StopIteration
+            self._fetch()
+
+    def _fetch(self) -> None:
+        """Have the results of a batch more. An interrupt stops the run, and is raised when that batch is through."""
+        watch = self._watch
+        watch.deferring = threading.get_ident()
+        try:
+            with self._one_reader:
+                if not self._ended:
+                    run = self._run = self._run or self._begin()
+                    if (
+                        watch.task is not None or not watch.active
+                    ):  # in plain code once: it takes long, for a small batch
+                        watch.begin()
+                    self._before_blocking()
+                    self._ask()
+                    self._prediction.carry_on()
+                    if self._is_end(self._prediction.channel.get()):
+                        run.result()
+        finally:
+            watch.deferring = 0
+            if watch.deferred is not None:
+                watch.deliver()
 
     def __aiter__(self) -> Self:
         return self
@@ -116,15 +131,6 @@ class PredictStream(Closing, Generic[R]):
         if self._run is not None:
             await asyncio.wait([asyncio.wrap_future(self._prediction.over)], timeout=timeout)
             self._warn_if_busy(timeout)
-
-    def _next_item(self) -> Sequence[R] | End:
-        channel, watch = self._prediction.channel, self._watch
-        if channel.empty:
-            with watch.blocked():
-                return channel.get()
-        if not watch.active:
-            watch.begin()
-        return channel.get()
 
     def _ask(self) -> None:
         if not self._asked:  # a read that was cancelled has asked already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -117,7 +118,7 @@ def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_stops_the_run(bus
     class Interrupted(nn.Module):
         def forward(self, value: Tensor) -> Tensor:
             if int(value) == interrupted:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             return value
 
     predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=overlap)
@@ -126,12 +127,12 @@ def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_stops_the_run(bus
     with pytest.raises(KeyboardInterrupt):
         read.extend(stream)
     assert read == list(range(interrupted))
+    assert list(stream) == [interrupted]  # the batch at hand is finished
     assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
         ("stopped", "interrupted")
     ]
     assert stream.run is not None
     assert stream.run.result(PATIENCE).outcome == "stopped"
-    assert list(stream) == []
     assert list(predictor.stream([7])) == [7]
 
 
