@@ -83,10 +83,8 @@ class PredictStream(Closing, Generic[R]):
             with self._one_reader:
                 if not self._ended:
                     run = self._run = self._run or self._begin()
-                    if (
-                        watch.task is not None or not watch.active
-                    ):  # in plain code once: it takes long, for a small batch
-                        watch.begin()
+                    if watch.task is not None or not watch.active:
+                        watch.begin()  # in plain code once: a small batch would feel it
                     self._before_blocking()
                     self._ask()
                     self._prediction.carry_on()

@@ -136,6 +136,26 @@ def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_stops_the_run(bus
     assert list(predictor.stream([7])) == [7]
 
 
+def test_a_second_interrupt_is_raised_at_once(bus: Bus) -> None:
+    through: list[int] = []
+
+    class Interrupted(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            if int(value) == 1:
+                signal.raise_signal(signal.SIGINT)
+                through.append(int(value))
+                signal.raise_signal(signal.SIGINT)
+            through.append(int(value))
+            return value
+
+    predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=False)
+    with pytest.raises(KeyboardInterrupt):
+        list(predictor.stream(range(5)))
+    assert through == [0, 1]
+    assert types(events_of_run(bus))[-1] == "RunEnd"
+    assert list(predictor.stream([7])) == [7]
+
+
 def test_a_hook_that_waits_for_the_run_of_its_reader_is_refused(bus: Bus) -> None:
     predictor, _ = traced(bus)
     stream = predictor.stream(range(3))
