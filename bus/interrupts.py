@@ -66,7 +66,10 @@ class Watch:
             capture.watches.add(self)
 
     def end(self) -> None:
-        """Watch no longer. From any thread; ending twice is fine."""
+        """Watch no longer. From any thread; ending twice is fine.
+
+        In a thread that is not the main one the handler cannot be taken back: it stays, and adds nothing.
+        """
         capture, self._capture = self._capture, None
         if capture is not None:
             capture.leave(self)

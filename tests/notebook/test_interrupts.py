@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ WAITS = {
     "async for event in run.stream(TrainBatchEnd): await asyncio.sleep(100)": "CancelledError",
     "async with run.hold(TrainBatchEnd): await asyncio.sleep(100)": "CancelledError",
 }
+
+
+@pytest.fixture(autouse=True)
+def handler_of_python() -> Generator[None]:
+    """Begin with Python's own handler: what another test left for a thread to end cannot be taken back there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 BUSY = "while True: await asyncio.sleep(0.01)"
