@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
 import threading
@@ -154,6 +155,33 @@ def test_a_second_interrupt_is_raised_at_once(bus: Bus) -> None:
     assert through == [0, 1]
     assert types(events_of_run(bus))[-1] == "RunEnd"
     assert list(predictor.stream([7])) == [7]
+
+
+def test_an_interrupt_that_would_only_cancel_its_task_is_raised_where_the_reader_blocks_an_event_loop(bus: Bus) -> None:
+    def interrupting(values: list[int]) -> Tensor:
+        if 2 in values:
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+        return torch.tensor(values)
+
+    async def read() -> None:
+        for _ in predictor.stream(range(5)):
+            pass
+
+    predictor = Predictor(nn.Identity(), preprocess=interrupting, bus=bus, device="cpu", batch_size=1, overlap=False)
+
+    def leave_it_to_the_loop(number: int, frame: object) -> None: ...
+
+    before = signal.signal(signal.SIGINT, leave_it_to_the_loop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(read())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
+        ("stopped", "interrupted")
+    ]
 
 
 def test_a_hook_that_waits_for_the_run_of_its_reader_is_refused(bus: Bus) -> None:
