@@ -37,7 +37,7 @@ from .predict.errors import NoBatch
 from .predict.inputs import AsyncInputs, Inputs, PromptInputs, SyncInputs
 from .predict.schedule import Ahead, InOrder, Schedule
 from .predict.session import PredictControl, Prediction, StreamedPrediction
-from .predict.sources import check_source, check_synchronous
+from .predict.sources import check_source
 from .predict.stream import CLOSE_TIMEOUT, PredictStream
 from .predict.tally import Tally
 from .predict.threads import Settings
@@ -190,7 +190,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             WouldDeadlock: this thread runs the loop that the bus's callbacks need.
             SourceUnusable: `source` is nothing to take inputs from, or is asynchronous.
         """
-        prediction: Prediction[R] = Prediction(check_synchronous(source, "use `start(source)`"), collect=collect)
+        prediction: Prediction[R] = Prediction(check_source(source), collect=collect)
+        prediction.read_synchronously("use `start(source)`")
         self._wait_for_abandoned()
         return self._run(partial(self._begin_prediction, prediction))
 
@@ -210,9 +211,10 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     def _open(self) -> Inputs:
         source, max_wait = self._prediction.source, self.config.max_wait
-        if isinstance(source, AsyncIterable):
-            return AsyncInputs(source, self._loop or self.bus.loop, max_wait)
-        return SyncInputs(source) if max_wait is None else PromptInputs(source, max_wait)
+        if self._prediction.asynchronous:
+            return AsyncInputs(cast("AsyncIterable[object]", source), self._loop or self.bus.loop, max_wait)
+        iterable = cast("Iterable[object]", source)
+        return SyncInputs(iterable) if max_wait is None else PromptInputs(iterable, max_wait)
 
     def _facts(self) -> Mapping[str, object]:
         return {"model": type(self.model).__qualname__, "device": str(self.device)}
@@ -314,7 +316,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         return self._start(partial(self._begin_prediction, prediction))
 
     def _begin_stream(self, prediction: StreamedPrediction[R]) -> Run[PredictResult[R]]:
-        check_synchronous(prediction.source, "read the stream with `async for`")
+        prediction.read_synchronously("read the stream with `async for`")
         prediction.blocks = True
         prediction.shared = math.inf if self._one_by_one(prediction.demand) else 1
         self._refuse_to_hold_up_loop(prediction)
@@ -328,7 +330,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
     def _refuse_to_hold_up_loop(self, prediction: StreamedPrediction[R]) -> None:
         """Refuse to let the caller block an event loop that the run needs: for an async source, or for async hooks."""
         loop = running_loop()
-        if loop is None or not (isinstance(prediction.source, AsyncIterable) or self._has_async_hooks()):
+        if loop is None or not (prediction.asynchronous or self._has_async_hooks()):
             return
         own = None if prediction.blocks else self._loop
         if self.bus.serves(loop) if own is None else loop is own:

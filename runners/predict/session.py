@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from ..control import Control
@@ -11,10 +11,9 @@ from ..loops import running_loop
 from ..relay import Relay
 from .channel import Channel, Demand, End
 from .config import PredictResult
+from .sources import Source, check_synchronous
 
 R = TypeVar("R")
-
-Source = Iterable[object] | AsyncIterable[object]
 
 
 class PredictControl(Control):
@@ -46,6 +45,8 @@ class Prediction(Generic[R]):
 
     def __init__(self, source: Source, *, collect: bool = True) -> None:
         self.source = source
+        self.asynchronous = isinstance(source, AsyncIterable)
+        """Whether the source is read on an event loop."""
         self.demand = Demand.unlimited()
         self._collect = collect
         self.control: PredictControl | None = None
@@ -63,6 +64,11 @@ class Prediction(Generic[R]):
         """Let the run come to its end: nothing is wanted of it any longer. May be called from anywhere."""
         self.demand.end()
         self.leave()
+
+    def read_synchronously(self, instead: str) -> None:
+        """Read a source that can be read in both ways without an event loop; `SourceUnusable`: it needs one."""
+        check_synchronous(self.source, instead)
+        self.asynchronous = False
 
     def leave(self) -> None:
         """Have the run's own thread compute all that is asked for from now on."""

@@ -35,16 +35,14 @@ def check_source(source: object) -> Source:
     raise SourceUnusable(source, _EXPECTED)
 
 
-def check_synchronous(source: object, instead: str) -> Iterable[object]:
-    """Like `check_source`, for a caller who blocks the thread that an async iterable would be read in.
+def check_synchronous(source: Source, instead: str) -> None:
+    """Refuse what can only be read on an event loop, for a caller who blocks the thread that it would run in.
 
     Raises:
-        SourceUnusable: see `check_source`; or `source` is asynchronous: `instead` says what to do.
+        SourceUnusable: `source` is asynchronous, and nothing else; `instead` says what to do.
     """
-    checked = check_source(source)
-    if isinstance(checked, AsyncIterable):
+    if isinstance(source, AsyncIterable) and not isinstance(source, Iterable):
         raise SourceUnusable(source, f"it is asynchronous, and the caller would hold up its event loop; {instead}")
-    return checked
 
 
 _EXPECTED = "expected an iterable or async iterable of inputs; for a single one give a list of it: [value]"
