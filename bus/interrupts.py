@@ -33,16 +33,12 @@ class Watch:
             where the event loop would only have cancelled the task, which could not notice.
     """
 
-    __slots__ = ("_capture", "_stop", "blocking", "deferred", "deferring", "task")
+    __slots__ = ("_capture", "_stop", "blocking", "task")
 
     def __init__(self, stop: Callable[[str], object], *, blocking: bool = False) -> None:
         self.blocking = blocking
         self.task: asyncio.Task[object] | None = None
         """The task that waits; None for plain code."""
-        self.deferring = 0
-        """The thread in which an interrupt has to wait, for what it would leave half done; a second one does not."""
-        self.deferred: Callable[[], object] | None = None
-        """The interrupt that waits."""
         self._stop = stop
         self._capture: _Capture | None = None
 
@@ -89,13 +85,23 @@ class Watch:
         """The interrupt meant the caller."""
         self._stop(REASON)
 
+    def defer(self) -> None:
+        """From here to `deliver` an interrupt of this thread means the caller, and waits; a second one does not.
+
+        For what must not be left half done. The two may nest, also those of several watches.
+        """
+        _here.deferring.append(self)
+
     def deliver(self) -> None:
-        """Have the interrupt that waited do what it would have done."""
-        interrupt, self.deferred = self.deferred, None
-        if interrupt is not None:
-            interrupt()
-            if self.task is not None:  # the event loop has only cancelled the task, which was standing still
-                raise KeyboardInterrupt
+        """Have the interrupt that waited do what it would have done, unless the thread still defers it elsewhere."""
+        here = _here
+        del here.deferring[-1:]  # a second interrupt has emptied it
+        if here.deferred is None or here.deferring:
+            return
+        interrupt, here.deferred = here.deferred, None
+        interrupt()
+        if self.task is not None:  # the event loop has only cancelled the task, which was standing still
+            raise KeyboardInterrupt
 
     def look(self, before: int, turns: int = TURNS) -> None:
         """See whether the task was cancelled since it had been `before` times, now and in the loop's next turns."""
@@ -109,6 +115,17 @@ class Watch:
                 task.get_loop().call_soon_threadsafe(self.look, before, turns - 1)
 
 
+class _Here(threading.local):
+    """What this thread defers interrupts for, and the one that waits. They come to the main thread alone."""
+
+    def __init__(self) -> None:
+        self.deferring: list[Watch] = []
+        self.deferred: Callable[[], object] | None = None
+
+
+_here = _Here()
+
+
 class _Capture:
     """A handler of SIGINT in front of the one that was in place, for as long as anybody watches."""
 
@@ -118,17 +135,16 @@ class _Capture:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Tell whom it means, then do what would have been done."""
-        running, here = _current_task(), threading.get_ident()
+        running, here = _current_task(), _here
         watches = list(self.watches)
         for watch in watches:
-            if watch.blocking or watch.deferring == here or watch.task is running:
+            if watch.blocking or watch in here.deferring or watch.task is running:
                 watch.interrupt()
-        for watch in watches:
-            if watch.deferring == here:
-                if watch.deferred is None:
-                    watch.deferred = partial(self._previous, number, None)
-                    return
-                watch.deferred = None
+        if here.deferring and here.deferred is None:
+            here.deferred = partial(self._previous, number, None)
+            return
+        here.deferred = None
+        here.deferring.clear()
         before = [(watch, 0 if watch.task is None else watch.task.cancelling()) for watch in watches]
         try:
             self._previous(number, frame)

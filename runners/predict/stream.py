@@ -78,7 +78,7 @@ class PredictStream(Closing, Generic[R]):
     def _fetch(self) -> None:
         """Have the results of a batch more. An interrupt stops the run, and is raised when that batch is through."""
         watch = self._watch
-        watch.deferring = threading.get_ident()
+        watch.defer()
         try:
             with self._one_reader:
                 if not self._ended:
@@ -91,9 +91,7 @@ class PredictStream(Closing, Generic[R]):
                     if self._is_end(self._prediction.channel.get()):
                         run.result()
         finally:
-            watch.deferring = 0
-            if watch.deferred is not None:
-                watch.deliver()
+            watch.deliver()
 
     def __aiter__(self) -> Self:
         return self

@@ -137,7 +137,7 @@ def test_an_interrupt_of_a_forward_pass_reaches_the_reader_and_stops_the_run(bus
     assert list(predictor.stream([7])) == [7]
 
 
-def test_a_second_interrupt_is_raised_at_once(bus: Bus) -> None:
+def test_a_second_interrupt_is_raised_at_once_and_so_are_those_after_it(bus: Bus) -> None:
     through: list[int] = []
 
     class Interrupted(nn.Module):
@@ -145,6 +145,8 @@ def test_a_second_interrupt_is_raised_at_once(bus: Bus) -> None:
             if int(value) == 1:
                 signal.raise_signal(signal.SIGINT)
                 through.append(int(value))
+                with pytest.raises(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
                 signal.raise_signal(signal.SIGINT)
             through.append(int(value))
             return value
@@ -155,6 +157,90 @@ def test_a_second_interrupt_is_raised_at_once(bus: Bus) -> None:
     assert through == [0, 1]
     assert types(events_of_run(bus))[-1] == "RunEnd"
     assert list(predictor.stream([7])) == [7]
+
+
+@pytest.mark.parametrize("where", ["another thread", "the same thread"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_second_reader_who_is_refused_leaves_the_interrupt_of_the_first_alone(
+    bus: Bus, where: str, when: str
+) -> None:
+    seen: list[str] = []
+
+    def read_too() -> None:
+        try:
+            next(stream)
+        except BaseException as error:
+            seen.append(type(error).__name__)
+
+    class Interrupted(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            if int(value) == 1:
+                if when == "before":
+                    signal.raise_signal(signal.SIGINT)
+                if where == "the same thread":
+                    read_too()
+                else:
+                    thread = threading.Thread(target=read_too)
+                    thread.start()
+                    thread.join()
+                if when == "after":
+                    signal.raise_signal(signal.SIGINT)
+                seen.append("through")
+            return value
+
+    predictor = Predictor(Interrupted(), postprocess=numbers, bus=bus, device="cpu", batch_size=1, overlap=False)
+    stream = predictor.stream(range(5))
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert seen == ["StreamBusy", "through"]
+    assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
+        ("stopped", "interrupted")
+    ]
+
+
+def test_an_interrupt_while_the_preprocessing_runs_a_loop_of_its_own_stops_the_run(bus: Bus) -> None:
+    async def prepared(values: list[int]) -> Tensor:
+        if 1 in values:
+            signal.raise_signal(signal.SIGINT)
+        return torch.tensor(values)
+
+    def prepare(values: list[int]) -> Tensor:
+        return asyncio.run(prepared(values))
+
+    predictor = Predictor(Double(), preprocess=prepare, bus=bus, device="cpu", batch_size=1, overlap=False)
+    with pytest.raises(KeyboardInterrupt):
+        list(predictor.stream(range(5)))
+    assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
+        ("stopped", "interrupted")
+    ]
+
+
+def test_an_interrupt_of_a_stream_that_another_one_reads_stops_both_once_its_batch_is_through(bus: Bus) -> None:
+    through: list[str] = []
+
+    class Interrupted(nn.Module):
+        def __init__(self, name: str, at: int | None) -> None:
+            super().__init__()
+            self.name, self.at = name, at
+
+        def forward(self, value: Tensor) -> Tensor:
+            if int(value) == self.at:
+                signal.raise_signal(signal.SIGINT)
+            through.append(f"{self.name} {int(value)}")
+            return value
+
+    settings: dict[str, Any] = {"device": "cpu", "batch_size": 1, "overlap": False}
+    inner = Predictor(Interrupted("inner", 1), postprocess=numbers, **settings)
+    outer = Predictor(Interrupted("outer", None), postprocess=numbers, bus=bus, **settings)
+    source = inner.stream(range(5))
+    with pytest.raises(KeyboardInterrupt):
+        list(outer.stream(source))
+    assert through == ["inner 0", "outer 0", "inner 1"]
+    assert source.run is not None
+    assert source.run.result(PATIENCE).reason == "interrupted"
+    assert [(end.outcome, end.reason) for end in events_of_run(bus) if isinstance(end, RunEnd)] == [
+        ("stopped", "interrupted")
+    ]
 
 
 def test_an_interrupt_that_would_only_cancel_its_task_is_raised_where_the_reader_blocks_an_event_loop(bus: Bus) -> None:
