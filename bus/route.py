@@ -41,7 +41,7 @@ os.register_at_fork(
 class Route:
     """The readers of one event class, and how to build its events. Made anew when a subscription comes or goes."""
 
-    __slots__ = ("build", "cls", "flat", "last", "names", "offered", "readers", "validate", "waiting")
+    __slots__ = ("build", "cls", "heavy", "last", "names", "offered", "readers", "validate", "waiting")
 
     def __init__(self, cls: type[Event], readers: Sequence[Subscription]) -> None:
         self.cls = cls
@@ -54,8 +54,8 @@ class Route:
         self.names = names_of(cls) if travels else None
         """Where its events go to other processes: how they find the class there."""
         self.validate = _validator(cls)
-        self.flat = _holds_numbers_only(cls)
-        """Whether all events of the class weigh about the same, so that none need be weighed."""
+        self.heavy = _fields_to_weigh(cls)
+        """Names of the fields that do not weigh about the same in all events of the class."""
         self.last = 0
         """Position of the newest event."""
         self.offered = 0
@@ -70,6 +70,6 @@ def _validator(cls: type[Event]) -> Callable[[Any], Event]:
     return cls.__pydantic_validator__.validate_python if complete else cls.model_validate
 
 
-def _holds_numbers_only(cls: type[Event]) -> bool:
+def _fields_to_weigh(cls: type[Event]) -> tuple[str, ...]:
     own = {name: field for name, field in cls.model_fields.items() if name not in Event.model_fields}
-    return all(field.annotation in NUMBERS for field in own.values())
+    return tuple(name for name, field in own.items() if field.annotation not in NUMBERS)

@@ -293,8 +293,8 @@ class Sequencer:
                 items.append(item)
                 if route.waiting and item is not None:
                     route.offered += 1
-                if not route.flat:
-                    weight += weigh(fields or what.__dict__)
+                for name in route.heavy:
+                    weight += weigh((fields or what.__dict__).get(name))
                 route.last = seq
                 touched[cls] = route
                 if weight > heavy:
