@@ -38,12 +38,17 @@ class Named:
 
 def describe(inputs: list[object], first: int, total: int | None, source: object) -> PredictBatch:
     """Return the batch of `inputs`, the first of which is at position `first` of `total`."""
-    names = [_name(value, position) for position, value in enumerate(inputs, first)]
+    positions = enumerate(inputs, first)
+    names = [str(position) if type(value) in _NAMELESS else _name(value, position) for position, value in positions]
     values = [value.value if isinstance(value, Named) else value for value in inputs]
     of = "" if total is None else f" of {total}"
     return PredictBatch(
         names, values, source, [f"input {number}{of}" for number in range(first + 1, first + 1 + len(inputs))]
     )
+
+
+_NAMELESS = frozenset((np.ndarray, bytes, int, float, list, tuple, dict))
+"""Types of inputs of which none has a name, so that none need be looked for."""
 
 
 def _name(value: object, position: int) -> str:

@@ -37,7 +37,7 @@ class ResultsData:
     """
 
     def __init__(self, results: Iterable[object]) -> None:
-        self._copies = [_copy(result, MAX_DEPTH) for result in results]
+        self._copies = [one if type(one) in _UNCHANGING else _copy(one, MAX_DEPTH) for one in results]
 
     def __iter__(self) -> Iterator[object]:
         return map(_listed, self._copies)
@@ -48,25 +48,22 @@ class ResultsData:
     @property
     def nbytes(self) -> int:
         """What the bus's log counts it for."""
-        return weigh(self._copies)
+        return sum(map(_weigh, self._copies))
 
 
-class _Result:
-    """A result that nobody can change, to become an object: it need not be copied."""
-
-    def __init__(self, result: Boxes | Classes | Values) -> None:
-        self._result = result
-
-    @property
-    def nbytes(self) -> int:
-        return 200 + 400 * len(self._result.values if isinstance(self._result, Values) else self._result.scores)
-
-    def listed(self) -> object:
-        return self._result.model_dump(mode="json")
+_RESULTS = frozenset((Boxes, Classes, Values))
+_UNCHANGING = _RESULTS | {int, float, bool, str, type(None)}
+"""Types whose values nobody can change, so that none need be copied; those of what is derived from them may be."""
 
 
-_FROZEN = frozenset((Boxes, Classes, Values))
-"""Classes of results that nobody can change; of what is derived from them, fields may."""
+def _weigh(copy: object) -> int:
+    """Estimate the bytes of what will be listed."""
+    if type(copy) in _RESULTS:
+        return 200 + 400 * len(copy.values if isinstance(copy, Values) else cast("Boxes | Classes", copy).scores)
+    if isinstance(copy, dict):
+        items = cast("dict[str, object]", copy)
+        return weigh([*items]) + sum(map(_weigh, items.values()))
+    return sum(map(_weigh, cast("list[object]", copy))) if isinstance(copy, list) else weigh(copy)
 
 
 class _Numbers:
@@ -82,7 +79,9 @@ class _Numbers:
 
 def _listed(value: object) -> object:
     """Return a copy with its arrays as lists."""
-    if isinstance(value, (_Numbers, _Result)):
+    if type(value) in _RESULTS:
+        return cast("Boxes | Classes | Values", value).model_dump(mode="json")
+    if isinstance(value, _Numbers):
         return value.listed()
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in cast("dict[str, object]", value).items()}
@@ -103,12 +102,12 @@ class _Array(Protocol):
 
 
 def _copy(value: object, depth: int) -> object:
-    """Return `value` as JSON data, `_Numbers` and `_Result`."""
-    if type(value) in _FROZEN:
-        return _Result(cast("Boxes | Classes | Values", value))
+    """Return `value` as JSON data, `_Numbers` and results of ours."""
+    if type(value) in _UNCHANGING:
+        return value
     if isinstance(value, Enum):
         return _copy(value.value, depth)
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, str):
         return value
     if isinstance(value, Real):  # NumPy's numbers too
         return int(value) if isinstance(value, Integral) else float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,3 +126,27 @@ def test_what_is_derived_from_a_result_is_copied_for_the_event(bus: Bus) -> None
     for result in Predictor(nn.Identity(), postprocess=tagged, bus=bus, device="cpu").run(LOGITS).results:
         result.tags.append("later")
     assert [result["tags"] for result in published(bus)] == [("first",)] * 2
+
+
+COUNT = 1000
+HEAVY: dict[str, Callable[[], object]] = {
+    "values": lambda: Values(shape=(COUNT,), values=(0.5,) * COUNT),
+    "values in a mapping": lambda: {"scores": Values(shape=(COUNT,), values=(0.5,) * COUNT)},
+    "arrays in a list": lambda: [np.zeros(COUNT)],
+    "boxes": lambda: Boxes(
+        boxes=((0, 0, 1, 1),) * COUNT, names=("",) * COUNT, scores=(0,) * COUNT, indices=(0,) * COUNT
+    ),
+    "a text": lambda: "x" * 30 * COUNT,
+}
+
+
+@pytest.mark.parametrize("kind", HEAVY)
+def test_results_count_for_what_they_hold_where_the_window_is_measured_in_bytes(kind: str) -> None:
+    def finish(outputs: Tensor, batch: PredictBatch) -> list[object]:
+        return [HEAVY[kind]() for _ in batch.names]
+
+    with Bus(window_bytes=1 << 20) as bus:
+        predictor = Predictor(nn.Identity(), postprocess=finish, bus=bus, device="cpu", batch_size=1)
+        predictor.run(torch.zeros(300, 1))
+        kept = [event for event in events_of_run(bus) if isinstance(event, PredictBatchEnd)]
+    assert 0 < len(kept) < 50  # of results that weigh nothing, more than 200 would be
