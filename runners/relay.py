@@ -49,24 +49,22 @@ class Relay(Generic[R]):
         if self._is_left:
             return
         with self._turn:
-            if not self._is_left:
-                self._carry_on()
-
-    def _carry_on(self) -> None:
-        self._shared -= 1
-        try:
-            with self._caller:
-                next(self._parts)
-        except StopIteration as end:
-            self._outcome.set_result(end.value)
-            self.leave()
-        except BaseException as error:
-            if inspect.getgeneratorstate(self._parts) != inspect.GEN_CLOSED:  # it was not the run that raised
-                raise
-            self._outcome.set_exception(error)
-            self.leave()
-        if self._shared <= 0:
-            self.leave()
+            if self._is_left:
+                return
+            self._shared -= 1
+            try:
+                with self._caller:
+                    next(self._parts)
+            except StopIteration as end:
+                self._outcome.set_result(end.value)
+                self.leave()
+            except BaseException as error:
+                if inspect.getgeneratorstate(self._parts) != inspect.GEN_CLOSED:  # it was not the run that raised
+                    raise
+                self._outcome.set_exception(error)
+                self.leave()
+            if self._shared <= 0:
+                self.leave()
 
     def leave(self) -> None:
         """Leave the rest to the run's own thread. May be called from anywhere, a finalizer too."""

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from ..control import Control
-from ..loops import running_loop
 from ..relay import Relay
 from .channel import Channel, Demand, End
 from .config import PredictResult
@@ -117,14 +116,9 @@ class StreamedPrediction(Prediction[R]):
             self.control.stop(reason)
 
     def carry_on(self) -> None:
-        """Compute the next batch for the reader, in his thread, where that is for him to do.
-
-        An event loop in that thread is not for hooks and a model to run on.
-        """
-        if self.relay is not None and running_loop() is None:
+        """Compute the next batch for the reader, in his thread, where that is for him to do."""
+        if self.relay is not None:
             self.relay.carry_on()
-        else:
-            self.leave()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Hand the results of a batch to the reader."""

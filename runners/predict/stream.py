@@ -12,6 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from ...bus.closing import Closing
 from ...bus.interrupts import Watch
+from ..loops import running_loop
 from ..run import Run
 from .channel import End
 from .config import PredictResult
@@ -85,9 +86,13 @@ class PredictStream(Closing, Generic[R]):
                     run = self._run = self._run or self._begin()
                     if watch.task is not None or not watch.active:
                         watch.begin()  # in plain code once: a small batch would feel it
-                    self._before_blocking()
-                    self._ask()
-                    self._prediction.carry_on()
+                    if running_loop() is None:
+                        self._ask()
+                        self._prediction.carry_on()
+                    else:  # which is not for hooks and a model to run on
+                        self._before_blocking()
+                        self._ask()
+                        self._prediction.leave()
                     if self._is_end(self._prediction.channel.get()):
                         run.result()
         finally:
