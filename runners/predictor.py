@@ -188,7 +188,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         Raises:
             RunnerBusy: a run of this runner is in progress.
             WouldDeadlock: this thread runs the loop that the bus's callbacks need.
-            SourceUnusable: `source` is nothing to take inputs from, or is asynchronous.
+            SourceUnusable: `source` is nothing to take inputs from, or can only be read on an event loop.
         """
         prediction: Prediction[R] = Prediction(check_source(source), collect=collect)
         prediction.read_synchronously("use `start(source)`")
