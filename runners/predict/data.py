@@ -37,7 +37,7 @@ class ResultsData:
     """
 
     def __init__(self, results: Iterable[object]) -> None:
-        self._copies = [one if type(one) in _UNCHANGING else _copy(one, MAX_DEPTH) for one in results]
+        self._copies = [one if type(one) in _UNCHANGING else _copy_or_say(one) for one in results]
 
     def __iter__(self) -> Iterator[object]:
         return map(_listed, self._copies)
@@ -101,6 +101,14 @@ class _Array(Protocol):
     def tolist(self) -> object: ...
 
 
+def _copy_or_say(result: object) -> object:
+    """Return a copy, or say that there can be none: what nobody but the events needs must not end the run."""
+    try:
+        return _copy(result, MAX_DEPTH)
+    except Exception as error:  # of the user's own code: a property, a `tolist`, a `__repr__`
+        return f"{type(result).__qualname__} that cannot be written out: {type(error).__name__}"
+
+
 def _copy(value: object, depth: int) -> object:
     """Return `value` as JSON data, `_Numbers` and results of ours."""
     if type(value) in _UNCHANGING:
@@ -119,7 +127,8 @@ def _copy(value: object, depth: int) -> object:
 
 
 def _is_array(value: object) -> TypeGuard[_Array]:
-    common = isinstance(value, (dict, list, tuple, set, frozenset))  # asked first: a protocol takes long to answer
+    # Asked first: a protocol takes long to answer, and a class has what its instances have.
+    common = isinstance(value, (dict, list, tuple, set, frozenset, type))
     return not common and isinstance(value, (Tensor, _Array))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 from torch import Tensor, nn
 
 from lineside.bus import Bus
@@ -150,3 +151,36 @@ def test_results_count_for_what_they_hold_where_the_window_is_measured_in_bytes(
         predictor.run(torch.zeros(300, 1))
         kept = [event for event in events_of_run(bus) if isinstance(event, PredictBatchEnd)]
     assert 0 < len(kept) < 50  # of results that weigh nothing, more than 200 would be
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("closed")
+
+
+class Incomputable(BaseModel):
+    @computed_field
+    def share(self) -> float:
+        return 1 / 0
+
+
+class Unlistable:
+    shape = (2,)
+    dtype = "any"
+
+    def tolist(self) -> object:
+        raise RuntimeError("gone")
+
+
+@pytest.mark.parametrize("odd", [Unspeakable(), Incomputable(), Unlistable(), Fraction(10**400), np.ndarray], ids=type)
+def test_a_result_that_cannot_be_written_out_is_named_and_harms_no_other(bus: Bus, odd: object) -> None:
+    def finish(outputs: Tensor, batch: PredictBatch) -> list[object]:
+        return ["before", odd, {"within": odd}, "after"]
+
+    result = Predictor(nn.Identity(), postprocess=finish, bus=bus, device="cpu").run(torch.zeros(4, 1))
+    assert result.outcome == "completed"
+    assert result.results[1] is odd
+    before, told, within, after = published(bus)
+    assert (before, after) == ("before", "after")
+    assert (type(odd).__name__ if odd is not np.ndarray else "ndarray") in told
+    assert isinstance(within, (str, dict))
