@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeAlias, cast
+
+Handler: TypeAlias = Callable[[int, FrameType | None], object]
 
 REASON = "interrupted"
 """Why a run was stopped that was waited for when the interrupt came."""
@@ -33,19 +36,33 @@ class Watch:
             where the event loop would only have cancelled the task, which could not notice.
     """
 
-    __slots__ = ("_capture", "_stop", "blocking", "task")
+    __slots__ = ("_capture", "_stop", "_task", "blocking")
 
     def __init__(self, stop: Callable[[str], object], *, blocking: bool = False) -> None:
         self.blocking = blocking
-        self.task: asyncio.Task[object] | None = None
-        """The task that waits; None for plain code."""
         self._stop = stop
         self._capture: _Capture | None = None
+        self._task: weakref.ref[asyncio.Task[object]] | None = None
+        """The task that waits; None for plain code. Weak: its error would keep alive what is watched for."""
 
     @property
     def active(self) -> bool:
         """Whether it has begun and not ended."""
         return self._capture is not None
+
+    @property
+    def in_task(self) -> bool:
+        """Whether a task waits, and not plain code."""
+        return self._task is not None
+
+    @property
+    def task(self) -> asyncio.Task[object] | None:
+        """The task that waits, if it still exists."""
+        return None if self._task is None else self._task()
+
+    def is_of(self, running: asyncio.Task[object] | None) -> bool:
+        """Whether it is for the task that is `running`, or for plain code where none is."""
+        return self._task is None if running is None else self.task is running
 
     def begin(self, *, blocking: bool | None = None) -> None:
         """Watch from here on; again, for the task that calls now and the handler that is in place now."""
@@ -53,7 +70,8 @@ class Watch:
             self.blocking = blocking
         if threading.current_thread() is not threading.main_thread():
             return
-        self.task = _current_task()
+        task = _current_task()
+        self._task = None if task is None else weakref.ref(task)
         capture = _captured()
         if self._capture is not capture:
             self.end()
@@ -100,7 +118,7 @@ class Watch:
             return
         interrupt, here.deferred = here.deferred, None
         interrupt()
-        if self.task is not None:  # the event loop has only cancelled the task, which was standing still
+        if _current_task() is not None:  # the event loop has only cancelled the task, which was standing still
             raise KeyboardInterrupt
 
     def look(self, before: int, turns: int = TURNS) -> None:
@@ -129,23 +147,31 @@ _here = _Here()
 class _Capture:
     """A handler of SIGINT in front of the one that was in place, for as long as anybody watches."""
 
-    def __init__(self, previous: Callable[[int, FrameType | None], object]) -> None:
+    def __init__(self, previous: Handler) -> None:
         self.watches: set[Watch] = set()
-        self._previous = previous
+        # asyncio's own has the main task, and so its error, and whatever that keeps alive. Who runs the loop holds it.
+        self._kept: Callable[[], Handler | None] = weakref.ref(previous) if _main_task(previous) else lambda: previous
+
+    @property
+    def _previous(self) -> Handler:
+        """The handler that was in place, or what asyncio would have put back for its own, which it did not find."""
+        handler = self._kept()
+        task = _main_task(handler)
+        return signal.default_int_handler if handler is None or (task and task.done()) else handler
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Tell whom it means, then do what would have been done."""
         running, here = _current_task(), _here
         watches = list(self.watches)
         for watch in watches:
-            if watch.blocking or watch in here.deferring or watch.task is running:
+            if watch.blocking or watch in here.deferring or watch.is_of(running):
                 watch.interrupt()
         if here.deferring and here.deferred is None:
             here.deferred = partial(self._previous, number, None)
             return
         here.deferred = None
         here.deferring.clear()
-        before = [(watch, 0 if watch.task is None else watch.task.cancelling()) for watch in watches]
+        before = [(watch, 0 if (task := watch.task) is None else task.cancelling()) for watch in watches]
         try:
             self._previous(number, frame)
         except BaseException:
@@ -164,6 +190,13 @@ class _Capture:
         in_main_thread = threading.current_thread() is threading.main_thread()
         if not self.watches and in_main_thread and _owner(signal.getsignal(signal.SIGINT)) is self:
             signal.signal(signal.SIGINT, self._previous)
+
+
+def _main_task(handler: Handler | None) -> asyncio.Task[object] | None:
+    """Return the task that asyncio's handler cancels; None: it is not asyncio's."""
+    keywords: dict[str, object] = getattr(handler, "keywords", {})
+    task = keywords.get("main_task")
+    return cast("asyncio.Task[object]", task) if isinstance(task, asyncio.Task) else None
 
 
 def _captured() -> _Capture | None:

@@ -157,7 +157,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     @results.setter
     def results(self, results: Iterable[Any]) -> None:
-        self._at_hand().results = results
+        self._at_hand().results = list(results)  # every callback after this one may look at them
 
     def _at_hand(self) -> Work[R]:
         if self._work is None:

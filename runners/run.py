@@ -128,6 +128,13 @@ class Run(Steered, Shown, Recorded, Generic[R]):
             done = bool(concurrent.futures.wait([self._outcome], timeout).done)
         if not done:
             raise StageNotReached(self.id, "its end", timeout)
+        try:
+            return self.ended()
+        finally:
+            del self  # as in `_work`
+
+    def ended(self) -> R:
+        """Like `result`, for who knows that the run waits for nobody any more: nothing is refused."""
         self._unasked.detach()
         try:
             return self._outcome.result()
@@ -192,11 +199,14 @@ class Run(Steered, Shown, Recorded, Generic[R]):
             raise RunEnded(self.id, wanted)
         self._holds.awaited.refuse(f"run.next({wanted})")
         policy: PolicyKeywords = {"since": "now"} if where is None else {"since": "now", "where": where}
+        limit = asyncio.timeout(timeout)
         try:
             with self._holds.awaited.waiting(f"run.next({wanted})"):
-                async with asyncio.timeout(timeout):
+                async with limit:
                     event = await self._first(types, classes, policy)
         except TimeoutError:
+            if not limit.expired():  # the predicate's own
+                raise
             raise StageNotReached(self.id, wanted, timeout) from None
         if event is None:
             raise RunEnded(self.id, wanted)

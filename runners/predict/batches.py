@@ -73,7 +73,10 @@ def stack(inputs: list[object]) -> Tensor:
 def _as_float(value: object) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().to(torch.float32)
-    return torch.tensor(np.asarray(value), dtype=torch.float32)  # a copy: arrays of image files are read-only
+    array = np.asarray(value)
+    if array.dtype.kind in "biuf":  # a copy, of any strides and order of bytes
+        return torch.as_tensor(np.array(array, dtype=np.float32, order="C"))
+    return torch.tensor(array, dtype=torch.float32)
 
 
 def rows(outputs: object, batch: PredictBatch) -> list[Tensor]:

@@ -116,6 +116,12 @@ class Channel(Generic[R]):
         """Wait for the next item. Once the end has come, it is the end for ever."""
         return self._keep_end(self._items.get())
 
+    def clear(self) -> None:
+        """Forget what nobody will get any more."""
+        with suppress(queue.Empty):
+            while True:
+                self._items.get_nowait()
+
     async def aget(self) -> Sequence[R] | End:
         """Like `get`, without holding up the loop. Nothing is lost when the waiting task is cancelled."""
         await asyncio.sleep(0)  # results that are always there must not keep other tasks from running

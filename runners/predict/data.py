@@ -151,6 +151,8 @@ def _out_of_reach(value: object) -> str:
     """Say why the values of `value` cannot be listed, or not without making a device wait; empty: they can."""
     if isinstance(value, Tensor) and value.device.type != "cpu":
         return f" on {value.device}"
+    if isinstance(value, Tensor) and value.is_quantized:
+        return ", quantized"
     return f", {value.layout}" if isinstance(value, Tensor) and value.layout is not torch.strided else ""
 
 

@@ -50,16 +50,17 @@ class SyncInputs(Inputs):
         self.given = source.path if isinstance(source, Pictures) else source
         self._source: Iterable[object] = source
         self._iterator: Iterator[object] | None = None
-        self._error: Exception | None = None
+        self._ended = False
+        self._error: BaseException | None = None
 
     def take(self, size: int, demand: Demand) -> list[object]:
         """Iterate; see `Inputs.take`."""
         inputs: list[object] = []
-        if self._error is None:
+        if not self._ended:
             try:
                 self._gather(inputs, size, demand)
             except Exception as error:
-                self._error = error
+                self._ended, self._error = True, error
         if self._error is not None and not inputs:
             raise self._error
         return inputs
@@ -69,6 +70,7 @@ class SyncInputs(Inputs):
             inputs.append(value)
             if demand.over:
                 return
+        self._ended = len(inputs) < size  # and is not asked again: an iterator may begin anew
 
     def _begun(self) -> Iterator[object]:
         if self._iterator is None:
@@ -92,7 +94,6 @@ class PromptInputs(SyncInputs):
         super().__init__(source)
         self._max_wait = max_wait
         self._early: list[object] = []
-        self._ended = False
         self._reads: queue.SimpleQueue[_Read | None] = queue.SimpleQueue()
         self._helper: Helper | None = None
 
@@ -136,7 +137,7 @@ class PromptInputs(SyncInputs):
                     self._early.append(value)
         except StopIteration:
             self._ended = True
-        except Exception as error:
+        except BaseException as error:  # the end of this thread would be told to nobody
             self._error, self._ended = error, True
 
 
@@ -165,7 +166,7 @@ class AsyncInputs(Inputs):
         self._early: list[object] = []
         """What came after the batch that it was read for had gone."""
         self._ended = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         """When the batch that is being read goes as it is."""
@@ -229,6 +230,10 @@ class AsyncInputs(Inputs):
                 self._add(read, await self._next())
         except StopAsyncIteration:
             self._ended = True
+        except asyncio.CancelledError as error:
+            if self._task is None or self._task.cancelling():
+                raise
+            self._ended, self._error = True, error  # the source has awaited what somebody cancelled
         except Exception as error:
             self._ended, self._error = True, error
 

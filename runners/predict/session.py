@@ -71,8 +71,9 @@ class Prediction(Generic[R]):
 
     def leave(self) -> None:
         """Have the run's own thread compute all that is asked for from now on."""
-        if self.relay is not None:
-            self.relay.leave()
+        relay = self.relay
+        if relay is not None:
+            relay.leave()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Take the results of a batch."""
@@ -96,6 +97,7 @@ class StreamedPrediction(Prediction[R]):
         super().__init__(source)
         self.demand = Demand(prefetch)
         self.channel: Channel[R] = Channel()
+        self._is_abandoned = False
         self.over: concurrent.futures.Future[None] = concurrent.futures.Future()
         """Done once the run is over and the predictor is free."""
         self.over.set_running_or_notify_cancel()  # from now on nobody who waits can cancel it
@@ -107,6 +109,7 @@ class StreamedPrediction(Prediction[R]):
 
     def abandon(self) -> None:
         """Nobody reads any longer. May be called from anywhere, a finalizer too."""
+        self._is_abandoned = True
         self.release()
         self.stop(self.abandoned)  # a stop, because the run may be paused
 
@@ -117,8 +120,9 @@ class StreamedPrediction(Prediction[R]):
 
     def carry_on(self) -> None:
         """Compute the next batch for the reader, in his thread, where that is for him to do."""
-        if self.relay is not None:
-            self.relay.carry_on()
+        relay = self.relay
+        if relay is not None:
+            relay.carry_on()
 
     def deliver(self, results: Sequence[R]) -> None:
         """Hand the results of a batch to the reader."""
@@ -126,5 +130,8 @@ class StreamedPrediction(Prediction[R]):
 
     def end(self) -> None:
         """Tell the reader, and whoever waits for the predictor."""
+        self.relay = None  # it will have the error, and with it all that the reader has
+        if self._is_abandoned:
+            self.channel.clear()
         self.channel.put(End())
         self.over.set_result(None)

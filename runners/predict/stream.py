@@ -84,7 +84,7 @@ class PredictStream(Closing, Generic[R]):
             with self._one_reader:
                 if not self._ended:
                     run = self._run = self._run or self._begin()
-                    if watch.task is not None or not watch.active:
+                    if watch.in_task or not watch.active:
                         watch.begin()  # in plain code once: a small batch would feel it
                     if running_loop() is None:
                         self._ask()
@@ -94,7 +94,7 @@ class PredictStream(Closing, Generic[R]):
                         self._ask()
                         self._prediction.leave()
                     if self._is_end(self._prediction.channel.get()):
-                        run.result()
+                        run.ended()
         finally:
             watch.deliver()
 

@@ -160,6 +160,13 @@ def events_of_run(bus: Bus, run: str | None = None) -> list[Event]:
     return found
 
 
+async def aevents_of_run(bus: Bus) -> list[Event]:
+    """Like `events_of_run`, without holding up the loop."""
+    async with bus.stream(RunEnd, since="start") as ends:
+        await anext(ends)
+    return events_of_run(bus)
+
+
 def types(events: Iterable[Event]) -> list[str]:
     return [event.type for event in events]
 

@@ -21,14 +21,7 @@ from lineside.schemas import Event, PredictBatchEnd, PredictEnd, RunEnd
 from tests.turns import begin, turn
 
 from .predictions import doubler, sequence
-from .support import events_of_run, types
-
-
-async def aevents_of_run(bus: Bus) -> list[Event]:
-    """Like `events_of_run`, without holding up the loop."""
-    async with bus.stream(RunEnd, since="start") as ends:
-        await anext(ends)
-    return events_of_run(bus)
+from .support import aevents_of_run, events_of_run, types
 
 
 async def counting(taken: list[int], count: int = 10**9) -> AsyncIterator[int]:
