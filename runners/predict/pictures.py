@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .batches import Named
 from .errors import NoPictures, PictureUnreadable, PillowMissing, SourceUnusable
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """What the files of a folder are called that are taken for pictures; case does not matter."""
@@ -23,8 +27,9 @@ Picture = np.ndarray[Any, np.dtype[np.uint8]]
 class Pictures:
     """The pictures in a folder and its subfolders, in the natural order of their paths (2.png before 10.png).
 
-    Each is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB. What
-    is hidden (a name that begins with a dot) and what is no picture by its name is left out.
+    Each is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB; of
+    16 bits the upper 8 are kept. What is hidden (a name that begins with a dot) and what is no picture by its name is
+    left out.
     """
 
     def __init__(self, path: Path, files: list[Path]) -> None:
@@ -90,10 +95,33 @@ def _read(file: Path) -> Picture:
     Raises:
         PictureUnreadable: the file is damaged, no picture, or cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # a broken PNG is a SyntaxError
+            return rgb_array(image)
+    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
         raise PictureUnreadable(file, error) from error
+
+
+def rgb_array(image: Image.Image) -> Picture:
+    """Return what Pillow opened, upright, as an array of shape (height, width, 3) of uint8, RGB.
+
+    Of 16 bits the upper 8 are kept. `image` is changed.
+
+    Raises:
+        ValueError: it has floats or 32 bits.
+        Exception: whatever Pillow raises at a file that is damaged.
+    """
+    from PIL import Image, ImageOps
+
+    image.load()
+    with suppress(Exception):  # its EXIF is damaged: turned, where it says how, it is before Pillow stumbles over that
+        ImageOps.exif_transpose(image, in_place=True)
+    # Pillow's own conversion cuts deeper values off at 255. Its mode I are 16 bits, or 32, by the kind of the file.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        kind = "floats" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its values are {kind}, and nothing says which of them is white")
+    return np.array(image.convert("RGB"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar, cast
 
 import anyio
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -24,6 +26,8 @@ T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
 FORM = "multipart/form-data"
+Reserve = Callable[[int], None]
+"""Takes memory for that many bytes."""
 SMALL = 16 << 10
 """Bytes of JSON that are read faster than handed to another thread."""
 AT_ONCE = 2
@@ -55,22 +59,20 @@ class Bodies:
         """
         media_type = media_type_of(request.headers.get("content-type", ""))
         self._check_media_type(media_type)
-        body, reserved = bytearray(), 0
-        try:
-            async with asyncio.timeout(self._limits.request):
-                async for chunk in request.stream():
-                    self._queue.reserve(len(chunk))
-                    reserved += len(chunk)
-                    body += chunk
-                    if len(body) > self._limits.body:
-                        raise RequestTooLarge("the body is too long", f"{self._limits.body} bytes")
-            return self._checked(await self._inputs(request, bytes(body), media_type))
-        except TimeoutError:
-            raise HTTPException(
-                408, f"the request took too long; at most {self._limits.request:g} s are waited for one"
-            ) from None
-        finally:
-            self._queue.release(reserved)
+        body = bytearray()
+        with self._reserving() as reserve:
+            try:
+                async with asyncio.timeout(self._limits.request):
+                    async for chunk in request.stream():
+                        reserve(len(chunk))
+                        body += chunk
+                        if len(body) > self._limits.body:
+                            raise RequestTooLarge("the body is too long", f"{self._limits.body} bytes")
+                return self._checked(await self._inputs(request, bytes(body), media_type, reserve))
+            except TimeoutError:
+                raise HTTPException(
+                    408, f"the request took too long; at most {self._limits.request:g} s are waited for one"
+                ) from None
 
     async def message(self, message: bytes | str) -> list[Given] | None:
         """Return the inputs in a message of a WebSocket; None: it says that no more come.
@@ -85,12 +87,12 @@ class Bodies:
             return None
         return self._checked(await self._of_json(value, len(message)))
 
-    async def _inputs(self, request: Request, body: bytes, media_type: str) -> list[Given]:
+    async def _inputs(self, request: Request, body: bytes, media_type: str, reserve: Reserve) -> list[Given]:
         if media_type == JSON:
             value = parsed(body) if len(body) <= SMALL else await self._in_thread(parsed, body)
             return await self._of_json(value, len(body))
         if media_type == FORM:
-            return await self._of_form(request, body)
+            return await self._of_form(request, body, reserve)
         if not body:
             raise RequestUnusable("the body is empty", "an input in it")
         return [await self._in_thread(self._decoder.part, body, media_type)]
@@ -108,18 +110,25 @@ class Bodies:
         return await self._in_thread(self._decoded, values)
 
     def _decoded(self, values: list[object]) -> list[Given]:
-        return [self._decoder.value(value) for value in values]
+        found: list[Given] = []
+        size = 0
+        for value in values:
+            found.append(self._decoder.value(value))
+            size += found[-1].size
+            if len(found) > 1:  # one alone may be larger than all the room
+                self._check_size("the inputs", size)
+        return found
 
-    async def _of_form(self, request: Request, body: bytes) -> list[Given]:
+    async def _of_form(self, request: Request, body: bytes, reserve: Reserve) -> list[Given]:
         parts = await self._parts(request, body)
         self._check_number(len(parts))
         found: list[Given] = []
-        size = 0
+        size = len(body)  # it is held as long as its parts are decoded
         for data, media_type, name in parts:
             found.append(await self._in_thread(self._decoder.part, data, media_type, name))
             size += found[-1].size  # a small picture may be a large array
-            if size > self._limits.memory:
-                raise RequestTooLarge("the inputs are too large together", f"{self._limits.memory} bytes")
+            self._check_size("the form and its inputs", size)
+            reserve(found[-1].size)
         return found
 
     async def _parts(self, request: Request, body: bytes) -> list[tuple[bytes, str, str | None]]:
@@ -139,10 +148,8 @@ class Bodies:
         found: list[tuple[bytes, str, str | None]] = []
         try:
             for _, part in form.multi_items():
-                if isinstance(part, UploadFile):
-                    found.append((await part.read(), media_type_of(part.content_type or BYTES), _name(part.filename)))
-                else:
-                    found.append((part.encode(), JSON, None))
+                assert isinstance(part, UploadFile)
+                found.append((await part.read(), _media_type_of_part(part), _name(part.filename)))
         finally:
             await form.close()
         return found
@@ -156,19 +163,54 @@ class Bodies:
         if inputs > self.most_inputs:
             raise RequestTooLarge(f"these are {inputs} inputs", f"{self.most_inputs} inputs")
 
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self._limits.memory:
+            raise RequestTooLarge(f"{what} are too large together", f"{self._limits.memory} bytes")
+
+    @contextmanager
+    def _reserving(self) -> Generator[Reserve]:
+        """Give what reserves memory; all of it is given back in the end."""
+        reserved = 0
+
+        def reserve(size: int) -> None:
+            nonlocal reserved
+            self._queue.reserve(size)
+            reserved += size
+
+        try:
+            yield reserve
+        finally:
+            self._queue.release(reserved)
+
     async def _in_thread(self, call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
         return await anyio.to_thread.run_sync(call, *args, limiter=self._decoding)
 
 
 class _Parts(MultiPartParser):
-    """Keeps its parts in memory, where the body is already."""
+    """Keeps its parts in memory, where the body is already, and all of them as files, also those without a name."""
 
     spool_max_size = 1 << 40
+
+    def on_headers_finished(self) -> None:
+        """See `MultiPartParser`, which would take a part without a filename for text, of 1 MiB at most."""
+        super().on_headers_finished()
+        part = self._current_part
+        if part.file is None:
+            file: Any = SpooledTemporaryFile(max_size=self.spool_max_size)  # noqa: SIM115
+            self._files_to_close_on_error.append(file)
+            part.file = UploadFile(file, size=0, headers=Headers(raw=part.item_headers))
 
 
 def media_type_of(header: str) -> str:
     """Return the media type in a ``Content-Type``, without its parameters."""
     return header.partition(";")[0].strip().lower()
+
+
+def _media_type_of_part(part: UploadFile) -> str:
+    media_type = media_type_of(part.content_type or "")
+    if part.filename is None:
+        return JSON if media_type in ("", "text/plain") else media_type  # what a form calls text is a value
+    return media_type or BYTES
 
 
 def _values(value: object) -> list[object]:

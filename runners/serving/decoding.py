@@ -9,7 +9,9 @@ from typing import Any, cast
 import numpy as np
 from pydantic_core import from_json, to_json
 
+from ..predict.pictures import rgb_array
 from .errors import MediaTypeUnknown, RequestTooLarge, RequestUnusable, ServingError
+from .forms import reason_of
 from .request import Given
 
 Decode = Callable[[bytes, str], object]
@@ -70,7 +72,7 @@ class Decoder:
         except ServingError:
             raise
         except Exception as error:
-            problem = f"this {media_type} cannot be decoded: {type(error).__name__}: {error!s:.200}"
+            problem = f"this {media_type} cannot be decoded: {reason_of(error, 200)}"
             raise RequestUnusable(problem, "what the recipe's decode takes") from error
         return Given(value, max(_size_of(value), len(data)), name)
 
@@ -88,27 +90,30 @@ def parsed(data: bytes | str) -> object:
 
 
 def read_picture(data: bytes, pixels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a picture, upright, as an array of shape (height, width, 3) of uint8, RGB.
+    """Return a picture, upright, as an array of shape (height, width, 3) of uint8, RGB; of 16 bits the upper 8.
 
     Raises:
         RequestTooLarge: it has more than `pixels`, which is known before it is decoded.
-        RequestUnusable: it is damaged, or of a kind that is not read.
+        RequestUnusable: it is damaged, or of a kind or depth that is not read.
         MediaTypeUnknown: what reads pictures is not installed.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise MediaTypeUnknown("image/*", "JSON: pictures need Pillow, which is not installed there") from None
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_pixels(picture.size, pixels)
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            return rgb_array(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RequestTooLarge("this picture has too many pixels", f"{pixels} pixels") from None
     except ServingError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # a broken PNG is a SyntaxError
-        raise RequestUnusable(f"this picture cannot be read: {error!s:.200}", f"one of {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+        # Pillow's own words for the first are about an object in this process.
+        why = "it is of no known kind" if isinstance(error, UnidentifiedImageError) else f"{error!s:.200}"
+        expected = f"one of {', '.join(FORMATS)}, with 8 or 16 bits a value, or what a Recipe(decode=...) reads"
+        raise RequestUnusable(f"this picture cannot be read: {why}", expected) from None
 
 
 def _check_pixels(size: tuple[int, int], pixels: int) -> None:

@@ -43,8 +43,16 @@ FORMS = {
 def wanted(accept: str) -> ResultForm:
     """Return the form that a client prefers by its ``Accept``; lines of JSON, if it does not say."""
     offers = [_offer(offer) for offer in accept.split(",")]
-    known = [(quality, -place, name) for place, (name, quality) in enumerate(offers) if name in FORMS and quality > 0]
-    return FORMS[max(known)[2]] if known else FORMS[NDJSON]
+    names = [name for name, _ in offers]
+    found: list[tuple[float, int, int, ResultForm]] = []
+    for form in FORMS.values():
+        ranges = (form.media_type, f"{form.media_type.partition('/')[0]}/*", "*/*")  # the narrowest decides
+        width = next((width for width, one in enumerate(ranges) if one in names), None)
+        if width is not None:
+            place = names.index(ranges[width])
+            found.append((offers[place][1], -width, -place, form))
+    best = max(found, key=lambda one: one[:3], default=None)  # of equals the first, which are lines
+    return best[3] if best is not None and best[0] > 0 else FORMS[NDJSON]
 
 
 def _offer(offer: str) -> tuple[str, float]:
@@ -69,8 +77,22 @@ def result_json(request: str, answer: Answer) -> tuple[bytes, bool]:
 
 def end_json(request: str, end: str, count: int, reason: str | None = None) -> bytes:
     """Return what comes last: how it ended, and how many results and errors there were."""
-    why = {} if reason is None else {"reason": reason}
+    why = {} if reason is None else {"reason": sendable(reason)}
     return to_json({"request": request, "end": end, "count": count, **why})
+
+
+def reason_of(error: BaseException, most: int = 500) -> str:
+    """Return what `error` is and says, as text that can be sent: what users' errors say need not be any."""
+    try:
+        said = str(error)[:most]
+    except Exception as failed:
+        said = f"what it says is unknown, for its __str__ raises {type(failed).__name__}"
+    return sendable(f"{type(error).__name__}: {said}")
+
+
+def sendable(text: str) -> str:
+    """Return `text` with what UTF-8 has no form for, as in names of files, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: object) -> object:

@@ -19,6 +19,7 @@ from ..predict.config import PredictResult
 from ..predict.session import Prediction
 from ..predictor import Predictor
 from ..run import Run
+from .forms import reason_of
 from .request import Failure, Item
 
 Deliver = Callable[[list[Item], list[object]], None]
@@ -182,4 +183,4 @@ def _part(batch: PredictBatch, positions: list[int]) -> PredictBatch:
 
 
 def _failure(error: Exception) -> Failure:
-    return Failure(f"{type(error).__name__}: {error!s:.500}")
+    return Failure(reason_of(error))

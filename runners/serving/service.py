@@ -118,7 +118,9 @@ class PredictionService:
         why = "the run of this service was stopped"
         try:
             await run
-        except Exception as error:
+        except BaseException as error:  # what a hook raises may be a CancelledError
+            if not run.done():
+                raise  # this task is cancelled, not the run
             self.error = error
             why = f"the run of this service has failed: {type(error).__name__}"
             if self.state != "new":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,29 @@ def test_a_picture_that_was_taken_on_its_side_stands_upright(tmp_path: Path) -> 
     image.save(tmp_path / "a.jpg", exif=exif)
     predictor = Predictor(nn.Identity(), device="cpu")
     assert predictor.run(tmp_path).results[0].shape == (6, 4, 3)
+
+
+def test_a_picture_whose_exif_is_damaged_stands_upright_if_that_says_how(tmp_path: Path) -> None:
+    upright = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)  # turned by a quarter
+    width = struct.pack("<HHI4s", 0x011A, 2, 4, b"abc")  # a text where a number belongs
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + upright + width + bytes(4)
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert Predictor(nn.Identity(), device="cpu").run(tmp_path).results[0].shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_of_16_bits_the_upper_ones_are_kept(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(np.full((4, 6), 30_000, np.uint16)).save(tmp_path / f"a.{suffix}")
+    assert red().run(tmp_path).results == (30_000 >> 8,)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(np.float32, "floats"), (np.int32, "integers of 32 bits")])
+def test_pictures_whose_values_mean_no_brightness_are_refused(
+    tmp_path: Path, kind: type[np.generic], reason: str
+) -> None:
+    Image.fromarray(np.full((4, 6), 1, kind)).save(tmp_path / "a.tiff")
+    with pytest.raises(PictureUnreadable, match=rf"a\.tiff .*its values are {reason}.*an iterable of what you read"):
+        red().run(tmp_path)
 
 
 def test_pictures_are_read_when_their_turn_comes(tmp_path: Path) -> None:

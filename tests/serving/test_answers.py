@@ -35,6 +35,20 @@ def test_results_come_as_lines_as_events_or_as_one_object() -> None:
         }
 
 
+def test_of_the_forms_that_a_client_would_take_it_gets_the_one_it_likes_most() -> None:
+    with served() as service, service.client() as client:
+        for accept, form in (
+            ("*/*", "application/x-ndjson"),
+            ("*/*, application/json", "application/json"),
+            ("text/event-stream;q=0.1, */*;q=0.9", "application/x-ndjson"),
+            ("application/json;q=0.2, text/*;q=0.5", "text/event-stream"),
+            ("application/x-ndjson;q=0, application/json;q=0, */*", "text/event-stream"),
+            ("text/html", "application/x-ndjson"),
+        ):
+            answer = client.post("/predict", json=inputs(1), headers={"accept": accept})
+            assert answer.headers["content-type"].partition(";")[0] == form, accept
+
+
 async def test_results_come_as_they_are_there() -> None:
     with served(batch_size=1) as service:
         service.model.hold()
