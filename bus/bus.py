@@ -198,6 +198,7 @@ class Bus(Closing):
 
         Raises:
             RunsUnavailable: the runners cannot be imported: they need ``lineside[train]``.
+            TrackingRefused: `config` cannot be copied.
             RunIdRefused: `name` or `id` could not be part of a path or an address.
         """
         return tracked_runs()(self, name, id=id, rank=rank, config=config)

@@ -157,6 +157,12 @@ class Stream(Closing, Generic[E_co]):
             return False
         try:
             return subscription.admits is None or subscription.admits(event)
+        except (StopIteration, StopAsyncIteration) as error:
+            subscription.failed += 1
+            raise RuntimeError(
+                f"where= raised {type(error).__name__}, which would end the reading as if there were no more events; "
+                "catch it, or give next() a default"
+            ) from error
         except BaseException:  # the predicate's error goes to the reader, who wrote it
             subscription.failed += 1
             raise

@@ -14,6 +14,7 @@ from .awaited import Awaited, Stay
 from .control import Control
 from .errors import RunEnded, StageNotReached
 from .hooks import Hook, Hooks
+from .loops import raisable
 from .stand import Stand
 
 E = TypeVar("E", bound=Event)
@@ -99,7 +100,9 @@ class Hold(Generic[E]):
             return self._take(event)
         except BaseException as error:
             self._release()
-            raise self._explain(error) from None
+            if isinstance(error, TimeoutError):
+                raise self._overdue() from None
+            raise
 
     async def __aenter__(self) -> E:
         if not self._holds.over:
@@ -114,7 +117,9 @@ class Hold(Generic[E]):
             return self._take(event)
         except BaseException as error:  # cancelled while the run may be standing already: it must go on
             self._release()
-            raise self._explain(error) from None
+            if isinstance(error, TimeoutError):
+                raise self._overdue() from None
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -141,7 +146,7 @@ class Hold(Generic[E]):
         try:
             wanted = self._where is None or self._where(event)
         except BaseException as error:
-            self._fail(error)
+            self._fail(raisable(error, f"where= of hold({self._wanted})"))
             return
         if wanted and self._offer.set_running_or_notify_cancel():
             with self._holds.awaited.holder(self._stay):
@@ -168,10 +173,8 @@ class Hold(Generic[E]):
         if self._hook is not None:
             self._hook.remove()
 
-    def _explain(self, error: BaseException) -> BaseException:
-        """Return what the holder is told: a wait that timed out in our words, anything else as it is."""
-        if not isinstance(error, TimeoutError):
-            return error
+    def _overdue(self) -> BaseException:
+        """Return what the holder is told of a wait that timed out."""
         failed = None if self._offer.cancelled() else self._offer.exception()
         # Where it failed, that is the predicate's own, or the run ended at the moment when the time was up.
         return failed or StageNotReached(self._holds.run, self._wanted, self._timeout)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from ..bus.interrupts import Watch
 from .awaited import Awaited
 from .errors import JobRefused, RunEnded, StageNotReached
+from .loops import raisable
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
@@ -83,7 +84,7 @@ class Job(Generic[T]):
                 raise JobRefused(self.run, self.what, obstacle)
             future.set_result(self._work(self._is_unwanted))
         except Exception as error:  # whoever asked gets it; the run goes on
-            future.set_exception(error)
+            future.set_exception(raisable(error, self.what))
         except BaseException as error:
             future.set_exception(error)
             raise

@@ -17,6 +17,15 @@ def wait_while_open(loop: asyncio.AbstractEventLoop, wait: Callable[[float], boo
     return True
 
 
+def raisable(error: BaseException, what: str) -> BaseException:
+    """Return the error of `what` as a future can raise it: with StopIteration, who awaits it would wait for ever."""
+    if not isinstance(error, StopIteration):
+        return error
+    instead = RuntimeError(f"{what} raised StopIteration, which no future can; catch it, or give next() a default")
+    instead.__cause__ = error
+    return instead
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """Return the event loop that runs in this thread, if any."""
     return asyncio._get_running_loop()  # the public one raises where there is none, which takes ten times as long

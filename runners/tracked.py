@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import socket
 import time
+import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
@@ -56,7 +59,7 @@ class TrackedRun(Steered, Tracked):
     ) -> None:
         self.id = id or new_run_id(name)
         self._name = name
-        self._config = config or {}
+        self._config = _copied(config or {})
         self._bus = bus
         self._begin = bus.mark()
         self._source = bus.source(self.id, rank=rank)
@@ -74,6 +77,11 @@ class TrackedRun(Steered, Tracked):
         self._step = 0
         self._lr: Numbers = {}
         self._metrics: Numbers = {}
+        """What was logged since the batches of the epoch were over."""
+        self._newest_metrics: Numbers = {}
+        """Of each name the number that was told last."""
+        self._passes: weakref.WeakSet[Generator[Any]] = weakref.WeakSet()
+        """What `track` gave and somebody still holds."""
 
     @property
     @override
@@ -82,6 +90,11 @@ class TrackedRun(Steered, Tracked):
 
     @override
     def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
+        passing = self._pass(batches, epochs)
+        self._passes.add(passing)
+        return passing
+
+    def _pass(self, batches: Iterable[T], epochs: int | None) -> Generator[T]:
         self._require_open("track")
         if self._epoch is not None and not self._epoch.over:
             raise TrackingRefused(
@@ -119,7 +132,7 @@ class TrackedRun(Steered, Tracked):
             self._lr = _numbers(cast("Mapping[str, object]", lr) if isinstance(lr, Mapping) else {"all": lr})
         found = _numbers({**(values or {}), **named})
         if self._epoch is None:
-            if found:
+            if found and not self.stopping:  # else `track` began no epoch, and the loop goes on to this line
                 raise TrackingRefused(
                     "log() was called before any batch", "call it within the loop over track(), or after"
                 )
@@ -168,10 +181,12 @@ class TrackedRun(Steered, Tracked):
         """Say that an epoch is over, with the metrics that were logged after it."""
         epoch, self._epoch = self._epoch, None
         if epoch is not None:
+            metrics, self._metrics = self._metrics, {}  # another dict: the event's is looked at later
+            self._newest_metrics.update(metrics)
             unknown = dict.fromkeys(("fitness", "best_fitness", "best_epoch", "best", "last"))
             self._tell(
                 FitEpochEnd,
-                {"losses": epoch.means(), "metrics": self._metrics},
+                {"losses": epoch.means(), "metrics": metrics},
                 epoch=epoch.number,
                 epochs=self._epochs,
                 duration=epoch.duration,
@@ -182,6 +197,8 @@ class TrackedRun(Steered, Tracked):
         self, event: type[Event], values: Mapping[str, float | Tensor | Numbers] | None = None, **facts: object
     ) -> None:
         """Publish `event`; `values` are its fields that may still be on their way from a device."""
+        if self._state != "open":  # a pass in another thread goes on after the block
+            return
         values = values or {}
         tensors = [value for one in values.values() for value in _each(one) if isinstance(value, Tensor)]
         if not tensors:
@@ -223,19 +240,35 @@ class TrackedRun(Steered, Tracked):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watch.end()
+        self._end_passes(ValueError if error is None else Exception)
         if error is None:
             self._end()
         self._state = "over"
-        self._tell(RunEnd, kind="train", **vars(self._ending(error)), duration=self._source.elapsed())
+        self._source.publish(RunEnd, kind="train", **vars(self._ending(error)), duration=self._source.elapsed())
         self._steered.__exit__(None, None, None)
 
+    def _end_passes(self, suppressed: type[Exception]) -> None:
+        """End what `track` gave and somebody still holds: a progress bar, after a `break`.
+
+        A ValueError says that another thread is in it; any error is one too many if the block ends by another.
+        """
+        for held in list(self._passes):
+            with suppress(suppressed):
+                held.close()
+
     def _end(self) -> None:
-        metrics = self._metrics
         self._close_epoch()
         if self._done:
             unknown = dict.fromkeys(("best_fitness", "best_epoch", "best", "last"))
             duration = time.perf_counter() - self._began
-            self._tell(TrainEnd, {"metrics": metrics}, epochs=self._done, step=self._step, duration=duration, **unknown)
+            self._tell(
+                TrainEnd,
+                {"metrics": self._newest_metrics},
+                epochs=self._done,
+                step=self._step,
+                duration=duration,
+                **unknown,
+            )
 
     def _ending(self, error: BaseException | None) -> Ending:
         if isinstance(error, KeyboardInterrupt):
@@ -311,23 +344,45 @@ class _Epoch:
         return {name: total / max(self._weights[name], 1) for name, total in self._totals.items()}
 
 
+def _copied(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Return `config` as it is now: its event may be looked at after it was changed."""
+    try:
+        return copy.deepcopy(dict(config))
+    except Exception as error:  # of whatever the user put in
+        raise TrackingRefused(
+            f"config= expects a dict of settings, as JSON, got what cannot be copied ({error})",
+            "put names and numbers in place of objects",
+        ) from error
+
+
 def _numbers(values: Mapping[str, object]) -> Numbers:
     found: Numbers = {}
     for name, value in values.items():
-        if isinstance(value, Tensor) and value.numel() == 1:
-            found[name] = value.detach()
-        elif isinstance(value, Real):
-            found[name] = float(value)
-        else:
+        number = _number(value)
+        if number is None:
             raise TrackingRefused(
-                f"log({name}=...) expects a number or a tensor with one element, got {_described(value)}",
+                f"log({name}=...) expects a number or a dense tensor with one real element, got {_described(value)}",
                 "log its mean, or another number that says what you want to see",
             )
+        found[name] = number
     return found
 
 
+def _number(value: object) -> float | Tensor | None:
+    """Return `value` as it is now, without its history; None: it is no number that can be told."""
+    if isinstance(value, Tensor):
+        single = value.numel() == 1 and value.layout == torch.strided and not value.is_complex()
+        return value.detach().clone() if single else None
+    try:
+        return float(value) if isinstance(value, Real) else None
+    except OverflowError:
+        return None
+
+
 def _described(value: object) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype} and {value.layout}"
+    return "a number that no float can hold" if isinstance(value, Real) else f"{value!r:.80}"
 
 
 def _each(value: float | Tensor | Numbers) -> Iterable[float | Tensor]:

@@ -175,6 +175,27 @@ def test_streams_take_the_filters_of_subscriptions(bus: Bus) -> None:
         assert stream.stats.filtered == 6
 
 
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+async def test_a_predicate_that_raises_what_ends_iterations_does_not_end_the_stream(
+    bus: Bus, error: type[Exception]
+) -> None:
+    def where(event: Tick) -> bool:
+        if event.n == 2:
+            return True
+        raise error
+
+    with bus.stream(Tick, where=where) as stream:
+        for n in range(3):
+            bus.publish(Tick, n=n)
+        with pytest.raises(RuntimeError, match=f"where= raised {error.__name__}") as caught:
+            next(stream)
+        assert isinstance(caught.value.__cause__, error)
+        with pytest.raises(RuntimeError):
+            await anext(stream)
+        assert next(stream).n == 2
+        assert stream.stats.failed == 2
+
+
 def test_a_slow_stream_says_what_it_missed() -> None:
     with Bus(window=256) as bus, bus.stream(Tick) as stream:
         for n in range(3000):

@@ -355,6 +355,22 @@ async def test_what_goes_wrong_in_an_evaluation_reaches_who_asked_and_not_the_ru
     assert (await run).outcome == "completed"
 
 
+async def test_what_no_future_can_raise_reaches_who_asked_for_an_evaluation_too(tmp_path: Path) -> None:
+    class Exhausted(MulticlassAccuracy):
+        def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+            raise StopIteration
+
+    async def ask() -> ValResult:
+        return await run.evaluate(make_loader(8), metrics=Exhausted(2))
+
+    run = start(make_trainer(tmp_path))
+    async with run.hold(TrainBatchEnd):
+        with pytest.raises(RuntimeError, match=r"run.evaluate\(\) raised StopIteration") as caught:
+            await asyncio.wait_for(ask(), PATIENCE)
+        assert isinstance(caught.value.__cause__, StopIteration)
+    assert (await run).outcome == "completed"
+
+
 async def test_data_of_which_the_run_has_the_only_iterator_is_refused(tmp_path: Path) -> None:
     own = iter(list(make_loader()) * 2)
     run = start(make_trainer(tmp_path, train=own, epochs=None, max_steps=6))

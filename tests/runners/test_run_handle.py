@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,57 @@ def test_a_predicate_that_raises_reaches_the_holder_and_not_the_run(tmp_path: Pa
         pass
     run.stop("enough")
     assert run.result(PATIENCE).reason == "enough"
+
+
+def raising(error: Exception) -> Callable[[Event], bool]:
+    """A predicate that raises `error`."""
+
+    def where(event: Event) -> bool:
+        raise error
+
+    return where
+
+
+async def test_a_predicate_of_hold_may_raise_what_no_future_can(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+
+    async def hold() -> None:
+        async with run.hold(TrainBatchEnd, where=raising(StopIteration())):
+            pass
+
+    waiting = await begin(hold())
+    gate.open()
+    with pytest.raises(RuntimeError, match=r"where= of hold\(TrainBatchEnd\) raised StopIteration") as caught:
+        await asyncio.wait_for(waiting, PATIENCE)
+    assert isinstance(caught.value.__cause__, StopIteration)
+    assert (await run).outcome == "completed"
+
+
+def test_so_may_one_of_a_hold_without_a_loop(tmp_path: Path) -> None:
+    run = make_trainer(tmp_path, epochs=None, max_steps=10**9).start()
+    with pytest.raises(RuntimeError) as caught, run.hold(TrainBatchEnd, where=raising(StopIteration())):
+        pass
+    assert isinstance(caught.value.__cause__, StopIteration)
+    run.stop()
+    run.result(PATIENCE)
+
+
+async def test_the_error_of_a_predicate_of_next_is_told_from_a_timeout_and_from_the_end(
+    trainer: Trainer, gate: Gate
+) -> None:
+    run = trainer.start()
+    own = TimeoutError("mine")
+    waits = [
+        await begin(run.next(TrainBatchEnd, where=raising(error), timeout=PATIENCE))
+        for error in (own, StopIteration(), StopAsyncIteration())
+    ]
+    gate.open()
+    timed_out, *stopped = await asyncio.gather(*waits, return_exceptions=True)
+    assert timed_out is own
+    for error in stopped:
+        assert isinstance(error, RuntimeError)
+        assert str(error).startswith("where= raised Stop")
+    await run
 
 
 async def test_a_run_that_is_paused_stands_still_until_it_is_resumed(trainer: Trainer, tmp_path: Path) -> None:

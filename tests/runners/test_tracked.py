@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from lineside.schemas import (
     TrainStart,
 )
 
-from .support import PATIENCE, make_loader, names, of
+from .support import PATIENCE, events_of_run, make_loader, names, of
 
 
 @pytest.fixture
@@ -146,6 +147,124 @@ def test_it_stands_still_while_it_is_paused(bus: Bus) -> None:
     assert done == [0, 1, 2]
 
 
+def test_every_epoch_tells_exactly_the_metrics_that_were_logged_after_it(bus: Bus) -> None:
+    with bus.run() as run:
+        for epoch in range(4):
+            for _ in run.track(range(1)):
+                run.log(loss=1)
+            if epoch % 2 == 0:
+                run.log(accuracy=epoch / 10)
+            if epoch == 0:
+                run.log(recall=0.5)
+    told = events_of_run(bus)  # read only now, when everything was logged
+    metrics = [end.metrics for end in of(told, FitEpochEnd)]
+    assert metrics == [{"accuracy": 0.0, "recall": 0.5}, {}, {"accuracy": 0.2}, {}]
+    assert of(told, TrainEnd)[0].metrics == {"accuracy": 0.2, "recall": 0.5}
+
+
+def test_what_is_changed_after_it_was_given_is_told_as_it_was(bus: Bus) -> None:
+    config, value = {"layers": [3]}, torch.ones(())
+    with bus.run(config=config) as run:
+        for _ in run.track(range(1)):
+            run.log(loss=value, lr=value)
+            value.zero_()
+        value.fill_(5)
+        run.log(accuracy=value)
+        value.zero_()
+        config["layers"].append(4)
+    told = events_of_run(bus)
+    end = of(told, TrainBatchEnd)[0]
+    assert (end.loss, end.lr) == (1.0, {"all": 1.0})
+    assert of(told, FitEpochEnd)[0].metrics == {"accuracy": 5.0}
+    assert of(told, RunStart)[0].config == {"layers": (3,)}
+
+
+def test_a_config_that_cannot_be_copied_is_refused(bus: Bus) -> None:
+    with pytest.raises(TrackingRefused, match="config= expects a dict of settings, as JSON, got what cannot be copied"):
+        bus.run(config={"lock": threading.Lock()})
+
+
+def test_a_loop_that_is_stopped_goes_through_to_its_end(bus: Bus) -> None:
+    with bus.run() as run:
+        for epoch in range(4):
+            for _ in run.track(range(2)):
+                run.log(loss=1)
+                if epoch == 1:
+                    run.stop("enough")
+            run.log(accuracy=epoch)
+    told = events_of_run(bus)
+    assert [end.metrics for end in of(told, FitEpochEnd)] == [{"accuracy": 0.0}, {"accuracy": 1.0}]
+    assert (of(told, RunEnd)[0].outcome, of(told, RunEnd)[0].reason) == ("stopped", "enough")
+
+
+class Bar:
+    """Holds what it shows and its iterator, as a progress bar does."""
+
+    def __init__(self, shown: Iterable[int]) -> None:
+        self._iterator = iter(shown)
+
+    def __iter__(self) -> Iterator[int]:
+        return self._iterator
+
+
+def test_a_pass_that_somebody_still_holds_after_a_break_ends_with_the_block(bus: Bus) -> None:
+    with bus.run() as run:
+        bar = Bar(run.track(range(9)))
+        for n in bar:
+            run.log(loss=n)
+            if n == 1:
+                break
+        run.log(late=1)
+    assert list(bar) == []
+    told = events_of_run(bus)
+    assert names(told)[-5:] == ["TrainBatchEnd", "TrainEpochEnd", "FitEpochEnd", "TrainEnd", "RunEnd"]
+    assert of(told, TrainBatchEnd)[-1].losses == {"late": 1.0}
+    assert of(told, TrainEpochEnd)[0].batches == 2
+
+
+def test_so_does_one_that_is_held_when_an_error_ends_the_block_and_cannot_hide_the_error(
+    bus: Bus, events: list[Event]
+) -> None:
+    def train(loss: object) -> None:
+        with bus.run() as run:
+            bars.append(Bar(run.track(range(9))))
+            for _ in bars[-1]:
+                run.log(loss=loss)
+                raise LookupError("lost")
+
+    bars: list[Bar] = []
+    with pytest.raises(LookupError, match="lost"):
+        train(1)
+    bus.drain(PATIENCE)
+    assert names(events)[-3:] == ["TrainBatchEnd", "TrainEpochEnd", "RunEnd"]
+    with pytest.raises(LookupError, match="lost"):
+        train(torch.zeros((), device="meta"))  # it has no value that could be told
+    bus.drain(PATIENCE)
+    assert [list(bar) for bar in bars] == [[], []]
+    assert [end.outcome for end in of(events, RunEnd)] == ["failed", "failed"]
+
+
+def test_nothing_is_told_after_the_end_of_a_run_whose_loop_goes_on_in_another_thread(
+    bus: Bus, events: list[Event]
+) -> None:
+    waiting, over = threading.Event(), threading.Event()
+
+    def batches() -> Iterator[int]:
+        yield 0
+        waiting.set()
+        assert over.wait(PATIENCE)
+        yield 1
+
+    with bus.run() as run:
+        thread = threading.Thread(target=lambda: list(run.track(batches())), daemon=True)
+        thread.start()
+        assert waiting.wait(PATIENCE)
+    over.set()
+    thread.join(PATIENCE)
+    bus.drain(PATIENCE)
+    assert names(events)[-1] == "RunEnd"
+
+
 def test_nothing_logged_is_told_as_not_a_number(bus: Bus, events: list[Event]) -> None:
     with bus.run() as run:
         for _ in run.track(range(1)):
@@ -168,7 +287,19 @@ def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Eve
     assert end.lr == {"head": 1.0, "body": 2.0}
 
 
-@pytest.mark.parametrize("value", ["much", None, torch.zeros(2), [1.0]], ids=["text", "none", "tensor", "list"])
+NO_NUMBERS: dict[str, Any] = {
+    "text": "much",
+    "none": None,
+    "tensor": torch.zeros(2),
+    "list": [1.0],
+    "complex": 1j,
+    "complex tensor": torch.zeros((), dtype=torch.complex64),
+    "sparse tensor": torch.ones(1).to_sparse(),
+    "too large": 10**5000,
+}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_what_is_no_number_is_refused_at_once(bus: Bus, value: Any) -> None:
     with bus.run() as run:
         for _ in run.track(range(1)):
