@@ -16,7 +16,8 @@ class ConnectionLimits:
     body: int = 64 << 10
     """Longest body of a request."""
     head: int = 128 << 10
-    """Longest head of a request: the position in a journal of many files is long."""
+    """Longest head of a request: the position in a journal of many files is long. So much may also frame a body, beyond
+    some bytes for each of its own."""
     request: float = 30.0
     """Time that a client has for a request, from its connection or its first byte on."""
 

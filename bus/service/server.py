@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
+import sys
 from typing import Any, ClassVar, Protocol, cast
 
 import uvicorn
@@ -12,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from .guard import failure
 from .limits import ConnectionLimits
@@ -20,6 +23,10 @@ from .stream import TRANSPORT
 SEND_BUFFER = 128 << 10
 """Bytes that the system keeps for a connection whose client does not read."""
 EXIT_SECONDS = 1
+FRAMING = 16
+"""Bytes of framing that each byte of a body may come with: a chunk of a single byte takes five, or some more."""
+GONE = "lineside.gone"
+"""Key, in the ASGI scope of a WebSocket, of the event that tells of its end, also to an app that does not receive."""
 
 
 class Host(Protocol):
@@ -62,7 +69,7 @@ class Requests(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     """The request that is being answered; others may wait behind it."""
     _head = 0
-    """Bytes of the request that is being read, but for its body."""
+    """Bytes of the request that is being read, but for its body and what frames that."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the client some time for its first request."""
@@ -101,7 +108,7 @@ class Requests(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        self._head -= len(body)
+        self._head = max(self._head - (1 + FRAMING) * len(body), 0)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -109,6 +116,13 @@ class Requests(HttpToolsProtocol):
         self._head = 0
         self._request_came()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Give the client its whole time for a request of which nothing was read while the answer took its own."""
+        if self._late is not None:
+            self._request_came()
+            self._await_request()
+        super().on_response_complete()
 
     def _await_request(self) -> None:
         if self._late is None:
@@ -120,7 +134,12 @@ class Requests(HttpToolsProtocol):
             self._late = None
 
     def _time_is_up(self) -> None:
-        if not self.transport.is_closing():
+        self._late = None
+        earlier = self._running
+        answering = earlier is not None and not earlier.more_body and not earlier.response_complete
+        if answering or self.flow.read_paused:  # it is we who do not read on
+            self._await_request()
+        elif not self.transport.is_closing():
             self._refuse(408, f"the request took too long; at most {self._limits.request:g} s are waited for one")
 
     def _refuse(self, status: int, what: str) -> None:
@@ -154,11 +173,33 @@ class Talk(WebSocketsSansIOProtocol):
     """A WebSocket, as Uvicorn's, on which nothing is listened to.
 
     Uvicorn never answers an opening that is malformed, nor closes its connection, and fails over it when it shuts down.
-    And it fails where an app says something on a connection that is being closed.
+    It fails where an app says something on a connection that is being closed, and waits without end for a client that
+    does not read what was written before the close. And it takes for dead whoever is not read from.
     """
+
+    _heard = False
+    """Whether there is something of the client that came, or may lie unread, since it was asked for a sign of life."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        self._ended = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._ended.set()
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        """Hand the connection and its end to the app, which begins a little later."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope[TRANSPORT] = self.transport  # type: ignore[literal-required]
+            self.scope[GONE] = self._ended  # type: ignore[literal-required]
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        self._heard = True
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.transport.write(_bytes(failure(400, "this opens no WebSocket: it is malformed", connection="close")))
@@ -169,6 +210,21 @@ class Talk(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Forget a message, whatever it is."""
         self.frames = []
+
+    def send_keepalive_ping(self) -> None:
+        """Ask for a sign of life."""
+        self._heard = self.read_paused
+        super().send_keepalive_ping()
+
+    def keepalive_timeout(self) -> None:
+        """Let go of a client that gave no sign of life. Where it is not read from, it had no way to."""
+        if self._heard and not self.transport.is_closing():
+            self._heard = self.read_paused
+            assert self.ping_timeout is not None
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+        else:
+            super().keepalive_timeout()
+            self._cut()
 
     def shutdown(self) -> None:
         """Close it, if it is not being closed."""
@@ -184,11 +240,41 @@ class Talk(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             self._gone()
         await super().send(message)
+        if self.close_timer is not None:
+            self._close_in_time()
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # it was refused, which Uvicorn would log as if nothing had been said
 
+    def _cut(self) -> None:
+        """End it now, with what waits to be sent."""
+        self._gone()
+        self.transport.abort()
+
     def _gone(self) -> None:
         self.handshake_complete = self.disconnected = True
+        if not self._ended.is_set():
+            self._ended.set()
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self._close_in_time()
+
+    def _close_in_time(self) -> None:
+        """Have it end soon, whether or not the client reads what waits to be sent."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+
+def hung_up(transport: asyncio.Transport) -> bool:
+    """Return whether the client has closed its side, which no transport notices that does not read. Linux alone knows.
+
+    Args:
+        transport: An open one.
+    """
+    if sys.platform != "linux":
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _bytes(response: Response) -> bytes:

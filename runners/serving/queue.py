@@ -14,6 +14,9 @@ from .limits import PredictionLimits
 from .pace import Pace
 from .request import Failure, Given, Item, PredictionRequest
 
+DECODED = 2
+"""Messages of WebSockets whose inputs are decoded, while there may be no room for them."""
+
 
 class RequestQueue:
     """An async iterator over inputs, one of each request in turn. Everything is called on the service's event loop.
@@ -37,6 +40,10 @@ class RequestQueue:
         self._turns: deque[PredictionRequest] = deque()
         self._inputs_came = asyncio.Event()
         self._changed = asyncio.Event()
+        self.decoding = asyncio.Semaphore(DECODED)
+        """For whoever decodes what it takes memory for only then."""
+        self._asking = asyncio.Lock()
+        """Whose turn it is to take memory: else who needs much would wait for all who need little."""
         self._pace = Pace()
 
     # ---- what clients bring
@@ -76,10 +83,20 @@ class RequestQueue:
         request.waiting.append(item)
         self._inputs_came.set()
 
+    async def take_memory(self, request: PredictionRequest, size: int) -> None:
+        """Take memory for inputs that `request` will add, once there is enough: in the order of asking."""
+        async with self._asking:
+            while not self._fits(0, size):
+                await self.change()
+            self.memory += size
+            request.size += size
+
     async def add_when_there_is_room(self, request: PredictionRequest, given: Given, most: int) -> None:
-        """Add an input once `request` has fewer than `most` that are not answered, and there is room for it."""
-        while request.unsent >= most or not self._fits(1, given.size):
+        """Add an input whose memory was taken, once there is room and `request` has fewer than `most` unanswered."""
+        while request.unsent >= most or self.unsent >= self._limits.queue:
             await self.change()
+        self.memory -= given.size  # which `add` takes
+        request.size -= given.size
         self.add(request, given)
 
     def fail(self, request: PredictionRequest, name: str | None, error: str) -> None:

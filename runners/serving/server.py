@@ -11,16 +11,40 @@ from typing import ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from ...bus.service.server import Served, Server, Talk
+from ...bus.service.server import Served, Server, Talk, hung_up
 from .app import PredictionApp
+
+LOOK_SECONDS = 1.0
+"""Time between two looks at whether a client is still there that is not read from."""
 
 
 class Dialogue(Talk):
     """A WebSocket on which what is said is listened to, a message at a time."""
 
+    _look: asyncio.TimerHandle | None = None
+
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app, and read no further before it asks for the next."""
         WebSocketsSansIOProtocol.send_receive_event_to_app(self)
+        if self._look is None:
+            self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self) -> None:
+        self._look = self.loop.call_later(LOOK_SECONDS, self._look_at_client)
+
+    def _look_at_client(self) -> None:
+        self._look = None
+        if self.read_paused and not self.transport.is_closing():
+            if hung_up(self.transport):
+                self._cut()
+            else:
+                self._look_later()
 
 
 class PredictionServer(Server):

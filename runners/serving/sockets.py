@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 
 import anyio
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ...bus.service.server import GONE
 from ...bus.service.stream import abort
 from ...schemas import RequestOutcome
 from .answers import counted
@@ -42,6 +42,7 @@ class Conversation:
             async with anyio.create_task_group() as group:
                 self._request.cut = group.cancel_scope.cancel
                 group.start_soon(self._listen, group.cancel_scope)
+                group.start_soon(self._notice, group.cancel_scope)
                 group.start_soon(self._take_in)
                 try:
                     await self._tell()
@@ -64,22 +65,39 @@ class Conversation:
             await self._said.put(message)
         scope.cancel()
 
+    async def _notice(self, scope: anyio.CancelScope) -> None:
+        """Wait for the end of the connection, of which `receive` tells after all that was said before."""
+        gone: asyncio.Event | None = self._socket.scope.get(GONE)  # other servers have none
+        if gone is not None:
+            await gone.wait()
+            scope.cancel()
+
     async def _take_in(self) -> None:
         """Take inputs as long as there is room for them."""
         queue, most = self._service.queue, self._service.limits.in_flight
         while True:
             while self._request.unsent >= most:
                 await queue.change()
-            message = await self._said.get()
-            said = message.get("bytes")
-            given = await self._understood(message.get("text", "") if said is None else said)
-            if given is None:
+            if not await self._add(await self._said.get()):
                 self._request.complete()
                 return
-            for one in given:
-                await queue.add_when_there_is_room(self._request, one, most)
 
-    async def _understood(self, message: bytes | str) -> Sequence[Given] | None:
+    async def _add(self, message: Message) -> bool:
+        """Add the inputs in a message; return whether more may come."""
+        queue, request = self._service.queue, self._request
+        said = message.get("bytes")
+        async with queue.decoding:  # nobody knows before how large a picture becomes
+            given = await self._understood(message.get("text", "") if said is None else said)
+            if given is None:
+                return False
+            if given:
+                await queue.take_memory(request, sum(one.size for one in given))
+        given.reverse()
+        while given:  # none of them is kept longer than it takes
+            await queue.add_when_there_is_room(request, given.pop(), self._service.limits.in_flight)
+        return True
+
+    async def _understood(self, message: bytes | str) -> list[Given] | None:
         """Return the inputs in a message; one that holds none is answered by its error, in its turn."""
         limits = self._service.limits
         try:
@@ -88,7 +106,7 @@ class Conversation:
             return await self._service.bodies.message(message)
         except ServingError as error:
             self._service.queue.fail(self._request, None, str(error))
-            return ()
+            return []
 
     async def _tell(self) -> None:
         """Send results until there are no more to come."""
