@@ -198,7 +198,7 @@ class Bus(Closing):
 
         Raises:
             RunsUnavailable: the runners cannot be imported: they need ``lineside[train]``.
-            TrackingRefused: `config` cannot be copied.
+            TrackingRefused: `config` cannot be written as JSON; it is within itself, say.
             RunIdRefused: `name` or `id` could not be part of a path or an address.
         """
         return tracked_runs()(self, name, id=id, rank=rank, config=config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
 import torch
+from pydantic_core import to_jsonable_python
 from torch import Tensor
 from typing_extensions import override
 
@@ -345,12 +345,12 @@ class _Epoch:
 
 
 def _copied(config: Mapping[str, object]) -> Mapping[str, object]:
-    """Return `config` as it is now: its event may be looked at after it was changed."""
+    """Return `config` as it is now, as JSON data: its event may be looked at after it was changed."""
     try:
-        return copy.deepcopy(dict(config))
+        return cast("dict[str, object]", to_jsonable_python(dict(config), fallback=repr))
     except Exception as error:  # of whatever the user put in
         raise TrackingRefused(
-            f"config= expects a dict of settings, as JSON, got what cannot be copied ({error})",
+            f"config= expects a dict of settings, as JSON, got what cannot be written so ({error})",
             "put names and numbers in place of objects",
         ) from error
 

@@ -223,8 +223,10 @@ class Talk(WebSocketsSansIOProtocol):
             assert self.ping_timeout is not None
             self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
         else:
+            closing = self.close_sent
             super().keepalive_timeout()
-            self._cut()
+            if not closing:  # else it is given its time to read what was said last
+                self._cut()
 
     def shutdown(self) -> None:
         """Close it, if it is not being closed."""

@@ -75,7 +75,8 @@ def _as_float(value: object) -> Tensor:
         return value.detach().to(torch.float32)
     array = np.asarray(value)
     if array.dtype.kind in "biuf":  # a copy, of any strides and order of bytes
-        return torch.as_tensor(np.array(array, dtype=np.float32, order="C"))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, as torch has it
+            return torch.as_tensor(np.array(array, dtype=np.float32, order="C"))
     return torch.tensor(array, dtype=torch.float32)
 
 

@@ -66,6 +66,10 @@ async def test_a_source_that_awaited_what_somebody_cancelled_ends_with_that_erro
         await anext(stream)
 
 
+def test_what_is_too_large_for_32_bits_becomes_infinite_and_nobody_is_warned() -> None:
+    assert Predictor(nn.Identity(), device="cpu").run([np.array([1e300])]).results[0].item() == float("inf")
+
+
 @pytest.mark.parametrize(
     "picture",
     [

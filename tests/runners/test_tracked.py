@@ -179,9 +179,21 @@ def test_what_is_changed_after_it_was_given_is_told_as_it_was(bus: Bus) -> None:
     assert of(told, RunStart)[0].config == {"layers": (3,)}
 
 
-def test_a_config_that_cannot_be_copied_is_refused(bus: Bus) -> None:
-    with pytest.raises(TrackingRefused, match="config= expects a dict of settings, as JSON, got what cannot be copied"):
-        bus.run(config={"lock": threading.Lock()})
+def test_what_json_has_no_form_for_in_a_config_is_told_by_its_repr(bus: Bus, events: list[Event]) -> None:
+    layer = torch.nn.Linear(2, 1)
+    with bus.run(config={"path": Path("data"), "layer": layer, "kinds": {1}}):
+        pass
+    bus.drain(PATIENCE)
+    assert of(events, RunStart)[0].config == {"path": "data", "layer": repr(layer), "kinds": (1,)}
+
+
+def test_a_config_that_is_within_itself_is_refused(bus: Bus) -> None:
+    config: dict[str, object] = {}
+    config["self"] = config
+    with pytest.raises(
+        TrackingRefused, match="config= expects a dict of settings, as JSON, got what cannot be written"
+    ):
+        bus.run(config=config)
 
 
 def test_a_loop_that_is_stopped_goes_through_to_its_end(bus: Bus) -> None:
