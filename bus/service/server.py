@@ -18,15 +18,13 @@ from websockets.http11 import Request
 
 from .guard import failure
 from .limits import ConnectionLimits
-from .stream import TRANSPORT
+from .stream import GONE, TRANSPORT
 
 SEND_BUFFER = 128 << 10
 """Bytes that the system keeps for a connection whose client does not read."""
 EXIT_SECONDS = 1
 FRAMING = 16
 """Bytes of framing that each byte of a body may come with: a chunk of a single byte takes five, or some more."""
-GONE = "lineside.gone"
-"""Key, in the ASGI scope of a WebSocket, of the event that tells of its end, also to an app that does not receive."""
 
 
 class Host(Protocol):

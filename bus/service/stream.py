@@ -19,6 +19,8 @@ SLOW_SECONDS = 0.2
 """Time after which nothing is read ahead for a client that has not taken what it was sent."""
 TRANSPORT = "lineside.transport"
 """Key of the connection in an ASGI scope."""
+GONE = "lineside.gone"
+"""Key, in the ASGI scope of a WebSocket, of the event that tells of its end, also to an app that does not receive."""
 
 
 class Stream:

@@ -9,8 +9,7 @@ import anyio
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ...bus.service.server import GONE
-from ...bus.service.stream import abort
+from ...bus.service.stream import GONE, abort
 from ...schemas import RequestOutcome
 from .answers import counted
 from .errors import RequestTooLarge, ServingError
