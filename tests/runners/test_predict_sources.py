@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate  # pyright: ignore[reportUnknownVariableType]
 
 from lineside.bus import Bus
+from lineside.runners import SourceUnusable
 from lineside.runners.predictor import Predictor
 
 from .predictions import doubler
@@ -93,3 +95,119 @@ def test_every_callback_sees_the_results_that_another_put_there(bus: Bus) -> Non
     predictor.add_callback("on_predict_batch_end", lambda p: seen.append(list(p.results)))
     assert predictor.run([1, 2, 3]).results == (4, 8, 12)
     assert seen == [[4, 8], [12]]
+
+
+class Samples(Dataset[Any]):
+    """A dataset of given samples."""
+
+    def __init__(self, samples: list[Any]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._samples[index]
+
+
+class Pair(NamedTuple):
+    left: int
+    right: int
+
+
+def inputs_of(loader: DataLoader[Any]) -> list[Any]:
+    """Return the inputs that a predictor finds in `loader`, with its tensors as numbers or lists."""
+    found: list[Any] = []
+
+    def keep(inputs: list[Any]) -> torch.Tensor:
+        found.extend(inputs)
+        return torch.ones(len(inputs))
+
+    Predictor(nn.Identity(), preprocess=keep, batch_size=2, device="cpu").run(loader)
+    return cast("list[Any]", plain(found))
+
+
+def plain(value: Any) -> Any:
+    kind = cast("Any", type(value))
+    if kind in (torch.Tensor, np.ndarray):
+        return value.tolist()
+    if kind is dict:
+        return {key: plain(value[key]) for key in value}
+    if kind is Pair:
+        return Pair(*map(plain, value))
+    return kind(map(plain, value)) if kind in (list, tuple) else value
+
+
+Sample = Callable[[int], Any]
+KINDS: list[tuple[Sample, Sample]] = [
+    (lambda i: (i, 0), lambda i: i),
+    (lambda i: ((i, i + 10), 0), lambda i: (i, i + 10)),
+    (lambda i: (Pair(i, i + 10), 0), lambda i: Pair(i, i + 10)),
+    (lambda i: {"pair": (i, i + 10), "name": f"{i}"}, lambda i: {"pair": (i, i + 10), "name": f"{i}"}),
+    (lambda i: ((f"{i}", i), 0), lambda i: (f"{i}", i)),
+    (lambda i: (f"{i}", 0), lambda i: f"{i}"),
+    (lambda i: ({"deep": {"value": i}}, 0), lambda i: {"deep": {"value": i}}),
+]
+"""A sample at a position, and the input that it has."""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(("sample", "found"), KINDS)
+def test_the_inputs_of_a_loader_are_what_its_dataset_gave(sample: Sample, found: Sample, workers: int) -> None:
+    loader = DataLoader(Samples([sample(i) for i in range(5)]), batch_size=2, num_workers=workers)
+    assert inputs_of(loader) == [found(i) for i in range(5)]
+
+
+IMAGES = [torch.full((2, 3 + i), float(i)) for i in range(5)]
+TOLD = plain(IMAGES)
+WITH_TARGETS = list(zip(IMAGES, range(5), strict=True))
+
+
+def transposed(samples: list[Any]) -> Any:
+    return tuple(zip(*samples, strict=True))
+
+
+def lists(samples: list[Any]) -> Any:
+    return [list(column) for column in zip(*samples, strict=True)]
+
+
+def stacked(samples: list[Any]) -> Any:
+    return default_collate([(index, float(index)) for _, index in samples])
+
+
+@pytest.mark.parametrize(
+    ("samples", "collate", "found"),
+    [
+        (IMAGES, list, TOLD),
+        (WITH_TARGETS, list, TOLD),
+        (WITH_TARGETS, transposed, TOLD),
+        (WITH_TARGETS, lists, TOLD),
+        ([{"image": i} for i in range(5)], list, [{"image": i} for i in range(5)]),
+        (WITH_TARGETS, stacked, list(range(5))),
+    ],
+    ids=["images as they are", "samples as they are", "transposed", "lists", "mappings as they are", "stacked"],
+)
+def test_a_collate_function_may_leave_the_samples_as_they_are(
+    samples: list[Any], collate: Callable[[list[Any]], Any], found: list[Any]
+) -> None:
+    assert inputs_of(DataLoader(Samples(samples), batch_size=3, collate_fn=collate)) == found
+
+
+def test_a_batch_that_a_collate_function_left_nothing_of_has_no_inputs() -> None:
+    def without_zeros(samples: list[Any]) -> Any:
+        kept = [sample for sample in samples if sample[0] > 1]
+        return default_collate(kept) if kept else []
+
+    loader = DataLoader(Samples([(i, float(i)) for i in range(5)]), batch_size=2, collate_fn=without_zeros)
+    assert inputs_of(loader) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("size", [2, None])
+def test_a_list_that_may_be_of_samples_or_of_columns_is_refused(size: int | None) -> None:
+    samples = Samples([(i, i) for i in range(4)])
+    sampler = None if size else BatchSampler(range(4), batch_size=2, drop_last=False)
+    loader = DataLoader(samples, batch_size=size or 1, batch_sampler=sampler, collate_fn=lists)
+    with pytest.raises(
+        SourceUnusable, match=r"DataLoader: its collate_fn returns a list, .* expected a tuple \(inputs"
+    ):
+        inputs_of(loader)
