@@ -135,7 +135,9 @@ def plain(value: Any) -> Any:
         return {key: plain(value[key]) for key in value}
     if kind is Pair:
         return Pair(*map(plain, value))
-    return kind(map(plain, value)) if kind in (list, tuple) else value
+    if kind is list or kind is tuple:
+        return cast("Any", kind(map(plain, value)))
+    return value
 
 
 Sample = Callable[[int], Any]
