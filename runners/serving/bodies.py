@@ -74,6 +74,10 @@ class Bodies:
                     408, f"the request took too long; at most {self._limits.request:g} s are waited for one"
                 ) from None
 
+    def stays_small(self, message: bytes | str) -> bool:
+        """Return whether what is decoded of a message is not much larger than that, which is short."""
+        return isinstance(message, str) and len(message) <= SMALL and not self._decoder.takes_anything
+
     async def message(self, message: bytes | str) -> list[Given] | None:
         """Return the inputs in a message of a WebSocket; None: it says that no more come.
 

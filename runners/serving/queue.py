@@ -33,6 +33,8 @@ class RequestQueue:
         """Inputs whose answers were not sent."""
         self.memory = 0
         """Bytes of bodies that are being read, and of inputs that are not computed."""
+        self.unread = 0
+        """Bytes that WebSockets brought and that are not decoded."""
         self.begun = asyncio.Event()
         """Whether the predictor has come to take inputs."""
         self.refusing: ServingError | None = None

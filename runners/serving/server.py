@@ -5,35 +5,130 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode, Frame
+from websockets.http11 import Request
 
 from ...bus.service.server import Served, Server, Talk, hung_up
 from .app import PredictionApp
+from .sockets import TAKEN
 
 LOOK_SECONDS = 1.0
 """Time between two looks at whether a client is still there that is not read from."""
+FRAME_BYTES = 64
+"""What a frame takes beside what is in it."""
 
 
 class Dialogue(Talk):
-    """A WebSocket on which what is said is listened to, a message at a time."""
+    """A WebSocket on which what is said is listened to, a message at a time.
+
+    What the client said and the app has not taken is counted, for all clients together.
+    """
 
     _look: asyncio.TimerHandle | None = None
+    _late: asyncio.TimerHandle | None = None
+    _frames = 0
+    """Bytes of the frames of a message of which more are to come."""
+    _counted = 0
+    """Bytes that the queue was told of."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        super().connection_made(transport)
+        app = cast(PredictionApp, self.config.app)
+        self._queue, self._limits = app.service.queue, app.service.limits
+        self._messages: deque[int] = deque()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        for timer in (self._look, self._late):
+            if timer is not None:
+                timer.cancel()
+        self._queue.unread -= self._counted
+        self._counted = 0
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        """Have the app say when it has taken a message."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope[TAKEN] = self._taken  # type: ignore[literal-required]
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, as long as there is room for it and a message is not too long on its way."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._count()
+        others = self._queue.unread - self._counted  # what comes alone may be larger than all the room
+        if others and self._queue.unread > self._limits.memory:
+            self._refuse(CloseCode.TRY_AGAIN_LATER, "the service is overloaded: too much waits to be read")
+        elif not self._frames and not self.conn.reader.buffer:
+            self._message_came()
+        elif self._late is None:
+            self._await_message()
+
+    def handle_text(self, event: Frame) -> None:
+        """Take the first frame of a message."""
+        self._frames = FRAME_BYTES + len(event.data)
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Take the first frame of a message."""
+        self._frames = FRAME_BYTES + len(event.data)
+        super().handle_bytes(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a further frame of a message."""
+        self._frames += FRAME_BYTES + len(event.data)
+        super().handle_cont(event)
 
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app, and read no further before it asks for the next."""
+        self._message_came()
+        if not self.close_sent:
+            self._messages.append(self._frames)
+        self._frames = 0
         WebSocketsSansIOProtocol.send_receive_event_to_app(self)
         if self._look is None:
             self._look_later()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        if self._look is not None:
-            self._look.cancel()
-        super().connection_lost(exc)
+    def _taken(self) -> None:
+        """Count a message no longer."""
+        if self._messages and self._counted:
+            self._messages.popleft()
+            self._count()
+
+    def _count(self) -> None:
+        unread = len(self.conn.reader.buffer) + self._frames + sum(self._messages)
+        self._queue.unread += unread - self._counted
+        self._counted = unread
+
+    def _await_message(self) -> None:
+        self._late = self.loop.call_later(self._limits.request, self._time_is_up)
+
+    def _message_came(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _time_is_up(self) -> None:
+        if self.read_paused:  # it is we who do not read on
+            self._await_message()
+        elif not self.transport.is_closing():
+            self._refuse(CloseCode.POLICY_VIOLATION, f"at most {self._limits.request:g} s are waited for a message")
+
+    def _refuse(self, code: CloseCode, why: str) -> None:
+        """Close the connection, and say why."""
+        self.conn.send_close(code, why)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+        self._gone()
 
     def _look_later(self) -> None:
         self._look = self.loop.call_later(LOOK_SECONDS, self._look_at_client)

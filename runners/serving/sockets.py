@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 
 import anyio
 from starlette.types import Message
@@ -19,6 +20,8 @@ from .service import PredictionService
 
 GOING_AWAY = 1001
 NORMAL = 1000
+TAKEN = "lineside.taken"
+"""Key, in the ASGI scope, of what is called when the app has taken a message."""
 
 
 class Conversation:
@@ -32,6 +35,7 @@ class Conversation:
         self._request = request
         self._socket = socket
         self._said: asyncio.Queue[Message] = asyncio.Queue(1)
+        self._taken: Callable[[], object] | None = socket.scope.get(TAKEN)  # other servers have none
 
     async def run(self) -> None:
         """Talk until the client says that it has no more, or goes away."""
@@ -84,13 +88,17 @@ class Conversation:
     async def _add(self, message: Message) -> bool:
         """Add the inputs in a message; return whether more may come."""
         queue, request = self._service.queue, self._request
-        said = message.get("bytes")
-        async with queue.decoding:  # nobody knows before how large a picture becomes
-            given = await self._understood(message.get("text", "") if said is None else said)
+        binary = message.get("bytes")
+        said: bytes | str = message.get("text", "") if binary is None else binary
+        # Of other messages nobody knows before how large they become.
+        async with nullcontext() if self._service.bodies.stays_small(said) else queue.decoding:
+            given = await self._understood(said)
             if given is None:
                 return False
             if given:
                 await queue.take_memory(request, sum(one.size for one in given))
+        if self._taken is not None:
+            self._taken()
         given.reverse()
         while given:  # none of them is kept longer than it takes
             await queue.add_when_there_is_room(request, given.pop(), self._service.limits.in_flight)

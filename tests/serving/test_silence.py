@@ -6,16 +6,19 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from lineside.runners import PredictConfig, Predictor
 from lineside.runners.serving import PredictionLimits, prediction_service
 
-from .support import Counting, Served, column, counter, entered, preparing, running, served, until
+from .support import PATIENCE, Counting, Served, column, counter, entered, preparing, running, served, until
 
 PING = 0.2
 PONG = 0.8
@@ -153,3 +156,90 @@ async def test_all_inputs_of_a_message_count_as_memory_from_when_they_are_decode
         await until(lambda: not service.queue.open)
         assert service.queue.memory == 0
         service.model.let_go()
+
+
+async def test_who_has_little_to_say_is_heard_while_others_wait_for_room() -> None:
+    large = json.dumps({"input": [1.0] * 40_000})
+    with served(limits=PredictionLimits(memory=700_000, grace=1.0), batch_size=1) as service:  # room for two
+        preparing(service, lambda value: value[0])
+        service.model.hold()
+        clients = [await connect(service.socket) for _ in range(4)]
+        for client in clients[:2]:
+            await client.send(large)
+        await until(lambda: service.queue.memory == 640_000)
+        for client in clients[2:]:
+            await client.send(large)
+        await until(lambda: service.queue.unread >= 400_000)
+        async with connect(service.socket) as other:
+            await other.send('{"end": true}')
+            assert json.loads(await other.recv())["end"] == "completed"
+        service.model.let_go()
+        for client in clients:
+            assert json.loads(await client.recv())["result"] == 2.0
+            await client.close()
+
+
+async def unread(service: Served, size: int) -> None:
+    await until(lambda: service.queue.unread >= size)
+
+
+async def test_what_sockets_bring_that_is_not_decoded_is_bounded_for_all_of_them_together() -> None:
+    limits = PredictionLimits(memory=1 << 20, message=1 << 20, grace=1.0)
+    half = " " * 600_000
+    go_on = asyncio.Event()
+
+    async def parts() -> AsyncIterator[str]:
+        yield half
+        await go_on.wait()
+        yield '{"input": 3}'
+
+    with served(limits=limits) as service:
+        async with connect(service.socket) as first, connect(service.socket) as second:
+            sending = asyncio.create_task(first.send(parts()))
+            await unread(service, len(half))
+            with suppress(ConnectionClosed):
+                await second.send(half)
+            await second.wait_closed()
+            assert second.close_code == 1013
+            assert second.close_reason == "the service is overloaded: too much waits to be read"
+            await until(lambda: service.queue.unread < 2 * len(half))
+            go_on.set()
+            await sending
+            assert json.loads(await first.recv())["result"] == 6.0
+            await until(lambda: service.queue.unread == 0)
+            await first.send("[" + half + "1]")  # what comes alone
+            assert "no object" in json.loads(await first.recv())["error"]
+            await until(lambda: service.queue.unread == 0)
+            unfinished = asyncio.create_task(first.send(parts()))
+            go_on.clear()
+            await unread(service, len(half))
+            unfinished.cancel()
+            first.transport.abort()
+        await until(lambda: service.queue.unread == 0)
+
+
+async def test_a_message_whose_rest_does_not_come_is_not_waited_for() -> None:
+    with served(limits=PredictionLimits(request=0.3, grace=1.0)) as service, socket.socket() as client:
+        client.connect(("127.0.0.1", service.server.config.port))
+        client.sendall(OPENING)
+        await until(lambda: len(service.queue.open) == 1)
+        client.sendall(b"\x81\x8c\0\0\0\0" + b'{"input": 1}')
+        await answered(service, 1)
+        client.sendall(b"\x81\x8c\0\0\0\0" + b'{"inp')
+        await until(lambda: not service.queue.open)
+        client.settimeout(PATIENCE)
+        heard = b"".join(iter(lambda: client.recv(4096), b""))
+        assert b"\x88" in heard
+        assert heard.endswith(b"\x03\xf0at most 0.3 s are waited for a message")
+
+
+async def test_between_messages_a_client_may_be_silent() -> None:
+    with served(limits=PredictionLimits(request=0.2, grace=1.0)) as service:
+        async with connect(service.socket) as client:
+            for n in range(3):
+                await client.send('{"input": 1}')
+                assert json.loads(await client.recv())["index"] == n
+                closed = asyncio.create_task(client.wait_closed())
+                done, _ = await asyncio.wait([closed], timeout=0.5)
+                assert not done
+                closed.cancel()
