@@ -56,11 +56,10 @@ R = TypeVar("R")
 
 logger = logging.getLogger("lineside.bus")
 
-CLOSE_SECONDS = 4.5
+CLOSE_SECONDS = 4.0
+"""Deadline of a close, unless it is told otherwise: whatever hangs, a program ends within five seconds."""
 FOREVER = 1 << 62
 """More failures than there will be: the recorder is never switched off."""
-EXIT_SECONDS = 4.0
-"""Deadline of the close at interpreter exit."""
 
 
 class Register(Protocol[E]):
@@ -102,9 +101,11 @@ class Bus(Closing):
         window: Events kept in memory for readers that fall behind or begin in the past.
         window_bytes: Bytes they may hold, estimated.
         latency: Seconds that events of a batch may wait for one another on their way to subscribers.
+        close_timeout: Seconds that subscribers have to handle what was published when the bus is closed: at the end of
+            a ``with`` block, by `close`, or at the interpreter's exit.
 
     Raises:
-        PolicyRefused: a size or the latency is out of range.
+        PolicyRefused: a size or a time is out of range.
         JournalRefused: no journal can be kept in that folder.
     """
 
@@ -115,12 +116,15 @@ class Bus(Closing):
         window: int = 4096,
         window_bytes: int = 64 << 20,
         latency: float = 0.05,
+        close_timeout: float = CLOSE_SECONDS,
     ) -> None:
-        if window < 1 or window_bytes < 1 or not 0 <= latency < float("inf"):
+        times = (latency, close_timeout)
+        if window < 1 or window_bytes < 1 or not all(0 <= seconds < float("inf") for seconds in times):
             raise PolicyRefused(
-                f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}: expected positive sizes "
-                "and a latency of 0 or more seconds"
+                f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}, "
+                f"close_timeout={close_timeout!r}: expected positive sizes and times of 0 or more seconds"
             )
+        self._close_timeout = close_timeout
         self._inbox = Inbox(limit=window)
         self._log = Log(window, window_bytes)
         self._source = Source(self._inbox)
@@ -178,6 +182,8 @@ class Bus(Closing):
         Raises:
             RunIdRefused: `run` could not be part of a path or an address.
         """
+        if self._ending.report is not None:
+            logger.warning("nobody will hear of run %r: this bus is closed. Make the runner with another one", run)
         return Source(self._inbox, run, attempt, rank)
 
     def run(
@@ -504,25 +510,25 @@ class Bus(Closing):
                 "call it outside, or publish an event that another subscription acts on"
             )
 
-    def close(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
+    def close(self, timeout: float | None = None) -> CloseReport:
         """Deliver what was published, then end all subscriptions, streams and threads.
 
-        What publishers send afterwards is counted and ignored. Callbacks that have not returned
-        after `timeout` seconds are left behind. Closing twice is fine.
+        What publishers send afterwards is counted and ignored. Callbacks that have not returned after `timeout`
+        seconds, by default the bus's `close_timeout`, are left behind. Closing twice is fine.
 
         Raises:
             WouldDeadlock: called on the event loop that has to do the work, or inside a callback.
         """
         if self._ending.report is None:
             self._refuse_deadlock("close", "await bus.aclose()")
-            drive(self._ending.closing(timeout))
+            drive(self._ending.closing(self._close_timeout if timeout is None else timeout))
         return cast(CloseReport, self._ending.report)
 
-    async def aclose(self, timeout: float = CLOSE_SECONDS) -> CloseReport:
+    async def aclose(self, timeout: float | None = None) -> CloseReport:
         """Like `close`, without stopping the event loop. Cancelled, it closes without waiting for callbacks."""
         if self._ending.report is None:
             self._refuse_own_callback("aclose")
-            closing = self._ending.closing(timeout)
+            closing = self._ending.closing(self._close_timeout if timeout is None else timeout)
             try:
                 with anyio.CancelScope(shield=True):
                     await adrive(closing)
@@ -571,7 +577,7 @@ def _at_exit(bus: Bus) -> None:
     def close() -> None:
         bus = reference()
         if bus is not None:
-            bus.close(EXIT_SECONDS)
+            bus.close()
 
     atexit.register(close)
     weakref.finalize(bus, atexit.unregister, close).atexit = False

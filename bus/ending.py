@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .errors import DrainTimeout
@@ -116,6 +117,8 @@ class Ending:
 
     def _closing_alone(self, timeout: float) -> Waits[None]:
         began = time.monotonic()
+        with suppress(DrainTimeout):  # before anything is sealed: what fails now is still announced
+            yield from self.draining(0.6 * timeout)
         sealed: Future[None] = Future()
         self._inbox.command(lambda: self._sequencer.seal(sealed))
         yield [sealed], began + 0.7 * timeout
@@ -123,10 +126,8 @@ class Ending:
             self._sequencer.hurry()
             yield [sealed], began + 0.75 * timeout
             retire(self._inbox, ClosedInbox)
-        try:
+        with suppress(DrainTimeout):
             yield from self.draining(max(began + 0.8 * timeout - time.monotonic(), 0))
-        except DrainTimeout as error:
-            logger.warning("closing the bus: %s", error)
         left = self._late()
         lanes = dict(self._lanes)
         for subscription in lanes:
@@ -141,6 +142,13 @@ class Ending:
             lanes[subscription].abandon()
         self._inbox.command(self._sequencer.stop)
         self.report = CloseReport(left, tuple(subscription.name for subscription in hung), self._inbox.waiting)
+        if left:
+            logger.warning(
+                "the bus was closed before everything was handled: %s. They do not get the rest, unless they are "
+                "durable. Call bus.drain() before, or give them more than %g s: Bus(close_timeout=...)",
+                ", ".join(f"{name} is {lag} positions behind" for name, lag in left.items()),
+                timeout,
+            )
         self._end_threads(began + timeout)
 
     def _end_threads(self, deadline: float) -> None:

@@ -8,13 +8,15 @@ import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import anyio
 import pytest
 from pydantic import field_validator
 
 from lineside.bus import Bus, BusClosed, CloseReport, Source, Stream
-from lineside.schemas import Event
+from lineside.bus.journal import Journal
+from lineside.schemas import Event, SubscriberFailed
 from tests.turns import begin, turn
 
 from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers
@@ -124,9 +126,57 @@ def test_a_callback_that_hangs_is_left_behind_and_reported(kind: Kind, caplog: p
     assert report.left == {"stuck": 3}
     assert report.hung == ("stuck",)
     assert not report.complete
-    assert "still waiting for stuck (3 positions behind)" in caplog.text
+    assert "closed before everything was handled: stuck is 3 positions behind." in caplog.text
+    assert "Call bus.drain() before, or give them more than 2 s: Bus(close_timeout=...)" in caplog.text
     assert numbers(got) == [0, 1, 2]
     stuck.open()
+
+
+def test_a_block_gives_its_subscribers_as_long_as_its_bus_says() -> None:
+    entered, let_go = threading.Event(), threading.Event()
+
+    def see(_: Tick) -> None:
+        entered.set()
+        assert let_go.wait(PATIENCE)
+
+    with Bus(close_timeout=0.2) as bus:
+        bus.subscribe(see, Tick, name="slow")
+        bus.publish(Tick, n=1)
+        assert entered.wait(PATIENCE)
+    report = bus.close()
+    assert (report.left, report.hung) == ({"slow": 1}, ("slow",))
+    let_go.set()
+
+
+@EVERY_KIND
+def test_what_fails_while_the_bus_is_closed_is_announced(kind: Kind, tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def fail(_: Beat) -> None:
+        assert let_go.wait(PATIENCE)
+        raise ConnectionError("down")
+
+    told: list[Event] = []
+    with Bus(tmp_path) as bus:
+        bus.subscribe(told.append, SubscriberFailed)
+        collect(bus, kind, Tick, fail, name="webhook")
+        bus.publish(Tick, n=1)
+        closer = threading.Thread(target=bus.close)
+        closer.start()
+        closer.join(0.3)
+        assert closer.is_alive()  # it waits for the callback
+        let_go.set()
+        closer.join(PATIENCE)
+    assert [event.subscription for event in told if isinstance(event, SubscriberFailed)] == ["webhook"]
+    assert len(list(Journal(tmp_path).events(SubscriberFailed))) == 1
+
+
+def test_whoever_begins_a_run_on_a_closed_bus_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Bus() as bus:
+        bus.source("before")
+    assert not caplog.records
+    bus.source("late")
+    assert "nobody will hear of run 'late': this bus is closed" in caplog.text
 
 
 def test_an_async_callback_that_hangs_is_cancelled_by_the_close() -> None:
