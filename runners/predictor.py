@@ -9,12 +9,12 @@ import math
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import PurePath
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from torch import Tensor, nn
 
 from ..bus import Bus
+from ..bus.policy import is_async
 from ..schemas import (
     PredictBatchEnd,
     PredictBatchStart,
@@ -37,7 +37,7 @@ from .predict.errors import NoBatch
 from .predict.inputs import AsyncInputs, Inputs, PromptInputs, SyncInputs
 from .predict.schedule import Ahead, InOrder, Schedule
 from .predict.session import PredictControl, Prediction, StreamedPrediction
-from .predict.sources import check_source
+from .predict.sources import AnyPlainSource, AnySource, check_source
 from .predict.stream import CLOSE_TIMEOUT, PredictStream
 from .predict.tally import Tally
 from .predict.threads import Settings
@@ -62,8 +62,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     ``stream(source)`` is an iterator and an async iterator over the results, ``run(source)`` returns them all, and
     ``start(source)`` does that in a thread. A source is any iterable of inputs: a list, a generator, a tensor or
-    array whose first dimension is the batch, a `DataLoader` (the rows of its batches, of the first element where
-    they are tuples; those of mappings are mappings), or the path of a folder of pictures or of one picture, which are
+    array whose first dimension is the batch, a `Dataset` or `DataLoader` (its samples, or the rows of its batches; the
+    first element where they are tuples), or the path of a folder of pictures or of one picture, which are
     read as arrays of shape (height, width, 3), uint8, RGB; for ``start`` and ``async for`` also an async iterable,
     which is read on the caller's event loop.
 
@@ -164,7 +164,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             raise NoBatch
         return self._work
 
-    def stream(self, source: Iterable[Any] | AsyncIterable[Any] | PurePath) -> PredictStream[R]:
+    def stream(self, source: AnySource) -> PredictStream[R]:
         """Return the results as an iterator and async iterator. Nothing happens before the first is asked for.
 
         Raises:
@@ -178,7 +178,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             before_blocking=partial(self._refuse_to_hold_up_loop, prediction),
         )
 
-    def run(self, source: Iterable[Any] | PurePath, *, collect: bool = True) -> PredictResult[R]:
+    def run(self, source: AnyPlainSource, *, collect: bool = True) -> PredictResult[R]:
         """Predict in the calling thread and return all results.
 
         Without `collect` only the events have them, and the source may be endless.
@@ -195,7 +195,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         self._wait_for_abandoned()
         return self._run(partial(self._begin_prediction, prediction))
 
-    def start(self, source: Iterable[Any] | AsyncIterable[Any] | PurePath) -> Run[PredictResult[R]]:
+    def start(self, source: AnySource) -> Run[PredictResult[R]]:
         """Predict in a worker thread and return its handle at once; the result has all results.
 
         Async hooks run on the loop of the caller, if any.
@@ -346,5 +346,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
 
 def _check_function(name: str, function: object, *arguments: str) -> None:
-    if problem := why_not_callable(function, len(arguments)):
+    problem = why_not_callable(function, len(arguments))
+    if problem is None and callable(function) and is_async(function):
+        problem = "it is async, and would be called in a thread that runs no event loop"
+    if problem:
         raise InvalidArgument(f"{name}={function!r:.80}: {problem}", f"expected a function of ({', '.join(arguments)})")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sized
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeGuard, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .errors import InputUnusable, OutputUnusable, ResultMismatch
+from .pictures import Named, read
 
 
 class PredictBatch(NamedTuple):
@@ -26,14 +26,6 @@ class PredictBatch(NamedTuple):
     """The source they came from."""
     strings: list[str]
     """A line about each input, e.g. ``input 3 of 10``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """An input of a source that knows its name."""
-
-    name: str
-    value: object
 
 
 def describe(inputs: list[object], first: int, total: int | None, source: object) -> PredictBatch:
@@ -61,19 +53,23 @@ def _name(value: object, position: int) -> str:
 def stack(inputs: list[object]) -> Tensor:
     """The default preprocessing: inputs of one shape, anything NumPy or torch understands, as one float32 tensor.
 
+    Paths are those of pictures, which are read as arrays of shape (height, width, 3), RGB.
+
     Raises:
         InputUnusable: they are no numbers, or of different shapes.
+        PictureUnreadable: what a path leads to is no picture.
+        PillowMissing: what reads pictures is not installed.
     """
     try:
         return torch.stack([_as_float(value) for value in inputs])
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputUnusable(error) from error
+        raise InputUnusable(inputs, error) from error
 
 
 def _as_float(value: object) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().to(torch.float32)
-    array = np.asarray(value)
+    array: np.ndarray[Any, Any] = read(value) if isinstance(value, PurePath) else np.asarray(value)
     if array.dtype.kind in "biuf":  # a copy, of any strides and order of bytes
         with np.errstate(over="ignore"):  # what is too large becomes infinite, as torch has it
             return torch.as_tensor(np.array(array, dtype=np.float32, order="C"))
@@ -86,8 +82,9 @@ def rows(outputs: object, batch: PredictBatch) -> list[Tensor]:
     Raises:
         OutputUnusable: the model returned something other than one tensor of shape (batch, ...).
     """
-    if not isinstance(outputs, Tensor) or outputs.dim() == 0:
-        raise OutputUnusable(outputs)
+    size = len(batch.names)
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or len(outputs) != size:
+        raise OutputUnusable(outputs, f"a tensor of shape ({size}, ...), a row for each input of the batch")
     return list(outputs.to("cpu", copy=True).unbind())
 
 

@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ..errors import RunnerError
 
@@ -47,7 +47,7 @@ class NoPictures(PredictError, FileNotFoundError):
 class PictureUnreadable(PredictError, OSError):
     """A picture of the source is damaged, is none, or cannot be read."""
 
-    def __init__(self, file: Path, error: Exception) -> None:
+    def __init__(self, file: PurePath, error: Exception) -> None:
         super().__init__(
             f"{file} cannot be read as a picture: {error}; expected what Pillow reads: mend or remove the file, or "
             f"give an iterable of what you read yourself"
@@ -57,7 +57,7 @@ class PictureUnreadable(PredictError, OSError):
 class PillowMissing(PredictError, ImportError):
     """Pictures cannot be read, because Pillow is not installed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: PurePath) -> None:
         super().__init__(
             f"predicting on the pictures at {path} needs Pillow: pip install 'lineside[images]'", name="PIL"
         )
@@ -66,10 +66,11 @@ class PillowMissing(PredictError, ImportError):
 class InputUnusable(PredictError, TypeError):
     """The default preprocessing, which stacks inputs to a tensor, does not fit the inputs."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, inputs: Iterable[object], error: Exception) -> None:
+        kinds = ", ".join(dict.fromkeys(type(value).__qualname__ for value in inputs))
         super().__init__(
-            f"the inputs cannot be stacked to a float tensor: {error}; pass preprocess=..., a function that takes the "
-            f"list of a batch's inputs and returns what the model takes"
+            f"the inputs, of type {kinds}, cannot be stacked to a float tensor: {error}; pass preprocess=..., a "
+            f"function that takes the list of a batch's inputs and returns what the model takes"
         )
 
 

@@ -14,20 +14,18 @@ Loader = DataLoader[object]
 Rows = Sequence[object]
 
 
-def makes_batches(source: object) -> TypeGuard[Loader]:
-    """Return whether `source` is a loader of batches; without a batch sampler one gives what the dataset gives."""
-    if not isinstance(source, DataLoader):
-        return False
-    loader = cast("Loader", source)
-    return loader.batch_sampler is not None  # pyright: ignore[reportUnknownMemberType]
-
-
 def inputs_in(loader: Loader) -> Iterator[object]:
     """Yield the inputs of each of a loader's batches: of a tuple or list of columns those of the first.
+
+    Without batches a loader gives samples, of which the first element is the input.
 
     Raises:
         SourceUnusable: a batch has no rows, or is a list that may be of samples as well as of columns.
     """
+    if loader.batch_sampler is None:  # pyright: ignore[reportUnknownMemberType]
+        for sample in loader:  # torch makes lists of tuples
+            yield input_of(tuple(cast("Rows", sample)) if isinstance(sample, list) else sample)
+        return
     rows_of: Callable[[object], Rows | None] | None = _collated_inputs if _collates_by_default(loader) else None
     for batch in loader:
         if _is_of_columns(batch) and not batch:  # a function of the user's own left nothing of it
@@ -41,7 +39,7 @@ def inputs_in(loader: Loader) -> Iterator[object]:
 
 _NO_ROWS = (
     "has no rows; expected a tensor, a list, or a mapping of such of one length; "
-    "a loader with batch_size=None gives the samples as they are"
+    "a loader with batch_size=None gives samples rather than batches"
 )
 
 
@@ -96,10 +94,11 @@ def _own_rows(value: object) -> Rows | None:
 
 def _sampled_inputs(batch: object) -> Rows:
     """Return the inputs of samples that were left as they are, e.g. pictures of different sizes."""
-    return [_input_of(sample) for sample in cast("Rows", batch)]
+    return [input_of(sample) for sample in cast("Rows", batch)]
 
 
-def _input_of(sample: object) -> object:
+def input_of(sample: object) -> object:
+    """Return what of a sample is the input: of a tuple, (input, target) for instance, the first element."""
     if not isinstance(sample, tuple):
         return sample
     parts = cast("tuple[object, ...]", sample)

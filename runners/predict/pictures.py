@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .batches import Named
 from .errors import NoPictures, PictureUnreadable, PillowMissing, SourceUnusable
 
 if TYPE_CHECKING:
@@ -22,6 +22,14 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 """What the files of a folder are called that are taken for pictures; case does not matter."""
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An input of a source that knows its name."""
+
+    name: str
+    value: object
 
 
 class Pictures:
@@ -47,14 +55,13 @@ class Pictures:
             PillowMissing: what reads pictures is not installed.
         """
         found = Path(path)
-        if not path or not found.exists():
+        if not path or not _exists(found):
             raise SourceUnusable(
                 path,
                 f"there is no file or folder {str(path)!r:.120}; expected a folder of pictures, a picture, or an "
                 f"iterable of inputs: for a single one give a list of it: [value]",
             )
-        if find_spec("PIL") is None:
-            raise PillowMissing(found)
+        _check_pillow(found)
         files = [found] if found.is_file() else _pictures_in(found)
         if not files:
             raise NoPictures(found, sorted(SUFFIXES))
@@ -64,7 +71,7 @@ class Pictures:
         return len(self._files)
 
     def __iter__(self) -> Iterator[Named]:
-        return (Named(str(file), _read(file)) for file in self._files)
+        return (Named(str(file), read(file)) for file in self._files)
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -89,12 +96,26 @@ def _natural_part(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(text), "") if text.isdecimal() else (1, 0, text) for text in texts if text]
 
 
-def _read(file: Path) -> Picture:
-    """Return the picture as an array.
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # no path could be so long
+        return False
+
+
+def _check_pillow(path: PurePath) -> None:
+    if find_spec("PIL") is None:
+        raise PillowMissing(path)
+
+
+def read(file: PurePath) -> Picture:
+    """Return a picture, upright, as an array of shape (height, width, 3) of uint8, RGB.
 
     Raises:
         PictureUnreadable: the file is damaged, no picture, or cannot be read.
+        PillowMissing: what reads pictures is not installed.
     """
+    _check_pillow(file)
     from PIL import Image
 
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ...schemas.results import Boxes, Classes, Values
+from ..errors import InvalidArgument
 from .batches import PredictBatch
 from .errors import OutputUnusable
 
@@ -29,9 +30,15 @@ def classes(
         top: How many classes a result has, or all where there are fewer.
         scores: What makes probabilities of the outputs; ``given``: they are some already.
 
+    Raises:
+        InvalidArgument: `top` is no positive number, or `scores` none of those.
+
     Raises (when it is called):
         OutputUnusable: the outputs are not one tensor of shape (batch, classes).
     """
+    if scores not in get_args(Scores):
+        raise InvalidArgument(f"scores={scores!r}", f"expected one of {', '.join(map(repr, get_args(Scores)))}")
+    _check_positive("top", top)
     name_of = _naming(names)
 
     def postprocess(outputs: Any, batch: PredictBatch) -> list[Classes]:
@@ -87,9 +94,13 @@ def values(*, most: int = 10_000) -> Callable[[Any, PredictBatch], list[Values]]
     Args:
         most: Largest number of values of an input; results are kept in events, where tensors of any size do not belong.
 
+    Raises:
+        InvalidArgument: `most` is no positive number.
+
     Raises (when it is called):
         OutputUnusable: the outputs are not one tensor of shape (batch, ...), or have more values than that.
     """
+    _check_positive("most", most)
 
     def postprocess(outputs: Any, batch: PredictBatch) -> list[Values]:
         if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.is_complex():
@@ -103,6 +114,11 @@ def values(*, most: int = 10_000) -> Callable[[Any, PredictBatch], list[Values]]
         return [Values(shape=shape, values=tuple(row)) for row in _listed(flat.to(torch.float64))]
 
     return postprocess
+
+
+def _check_positive(name: str, number: int) -> None:
+    if number < 1:
+        raise InvalidArgument(f"{name}={number!r}", "expected at least 1")
 
 
 def _naming(names: Names | None) -> Callable[[int], str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from pathlib import PurePath
-from typing import cast
+from typing import Any, cast
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..feed import iterate, length
 from .errors import SourceUnusable
-from .loaders import Loader, count_inputs, inputs_in, makes_batches
+from .loaders import Loader, count_inputs, input_of, inputs_in
 from .pictures import Pictures
 
+AnySource = Iterable[Any] | AsyncIterable[Any] | Dataset[Any] | PurePath
+"""What a predictor takes."""
+AnyPlainSource = Iterable[Any] | Dataset[Any] | PurePath
+"""The same, but for what can only be read on an event loop."""
 Source = Iterable[object] | AsyncIterable[object]
 
 
@@ -50,8 +54,10 @@ _EXPECTED = "expected an iterable or async iterable of inputs; for a single one 
 
 
 def inputs_of(source: Iterable[object]) -> Iterator[object]:
-    """Return an iterator over the inputs that `source` gives: the rows of a loader's batches."""
-    return inputs_in(source) if makes_batches(source) else iterate(source)
+    """Return an iterator over the inputs that `source` gives: the rows of a loader's batches, a dataset's samples."""
+    if isinstance(source, DataLoader):
+        return inputs_in(cast("Loader", source))
+    return map(input_of, iterate(source)) if isinstance(cast("object", source), Dataset) else iterate(source)
 
 
 def total_of(source: object) -> int | None:

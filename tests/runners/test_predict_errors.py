@@ -175,3 +175,27 @@ def test_bad_parts_and_settings_are_refused_at_once() -> None:
         Predictor(Double(), postprocess=cast("Any", len), device="cpu")
     with pytest.raises(InvalidArgument, match=r"preprocess=3: int is not callable; expected a function of \(inputs\)"):
         Predictor(Double(), preprocess=cast("Any", 3), device="cpu")
+    with pytest.raises(InvalidArgument, match=r"postprocess=<.*later.*>: it is async, .*; expected a function of"):
+        Predictor(Double(), postprocess=cast("Any", later), device="cpu")
+
+
+class Together(nn.Module):
+    """Makes one row of the whole batch."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values[None]
+
+
+async def later(outputs: Tensor, batch: PredictBatch) -> list[float]:
+    return [0.0 for _ in batch.names]
+
+
+def test_outputs_that_are_not_one_for_each_input_are_told_as_the_models() -> None:
+    expected = r"the model returned Tensor of shape \(1, 2\), not a tensor of shape \(2, ...\), a row for each input"
+    with pytest.raises(OutputUnusable, match=expected):
+        Predictor(Together(), device="cpu").run([1.0, 2.0])
+
+
+def test_inputs_that_make_no_tensor_are_named_by_their_types() -> None:
+    with pytest.raises(InputUnusable, match=r"the inputs, of type str, dict, cannot be stacked .* pass preprocess="):
+        doubler().run(["text", {"a": 1}])

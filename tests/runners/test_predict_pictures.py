@@ -141,3 +141,27 @@ def test_without_pillow_it_is_said_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("lineside.runners.predict.pictures.find_spec", missing)
     with pytest.raises(PillowMissing, match=r"needs Pillow: pip install 'lineside\[images\]'"):
         red().stream(tmp_path)
+
+
+def test_paths_among_the_inputs_are_read_as_pictures_by_the_default_preprocessing(bus: Bus, tmp_path: Path) -> None:
+    for value in range(3):
+        paint(tmp_path / f"{value}.png", value)
+    assert red(bus, batch_size=2).run(sorted(tmp_path.glob("*.png"))).results == (0, 1, 2)
+    ends = [event for event in events_of_run(bus) if isinstance(event, PredictBatchEnd)]
+    assert ends[0].inputs == (str(tmp_path / "0.png"), str(tmp_path / "1.png"))
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(PictureUnreadable, match=r"1\.png cannot be read"):
+        red().run([tmp_path / "1.png"])
+
+
+def test_paths_are_left_to_a_preprocessing_of_ones_own(tmp_path: Path) -> None:
+    def length(paths: list[Any]) -> Tensor:
+        return torch.tensor([float(len(path.name)) for path in paths])
+
+    predictor = Predictor(nn.Identity(), preprocess=length, device="cpu")
+    assert [float(one) for one in predictor.run([tmp_path / "missing.png"]).results] == [11.0]
+
+
+def test_a_path_longer_than_any_can_be_is_refused_like_one_that_leads_nowhere() -> None:
+    with pytest.raises(SourceUnusable, match="there is no file or folder"):
+        red().run("x" * 5000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from pydantic import BaseModel, computed_field
 from torch import Tensor, nn
 
 from lineside.bus import Bus
-from lineside.runners import OutputUnusable, PredictBatch, Predictor, boxes, classes, values
+from lineside.runners import InvalidArgument, OutputUnusable, PredictBatch, Predictor, boxes, classes, values
 from lineside.schemas import Boxes, Classes, PredictBatchEnd, Values
 
 from .support import events_of_run
@@ -102,6 +102,23 @@ def test_outputs_of_another_form_are_refused_with_what_was_expected(postprocess:
     predictor = Predictor(nn.Identity(), preprocess=lambda inputs: outputs, postprocess=postprocess, device="cpu")
     with pytest.raises(OutputUnusable, match=r"the model returned Tensor of shape \(2.*\), not .*; pass postprocess="):
         predictor.run([1, 2])
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (
+            lambda: classes(scores=cast("Any", "softmx")),
+            "scores='softmx'; expected one of 'softmax', 'sigmoid', 'given'",
+        ),
+        (lambda: classes(top=0), "top=0; expected at least 1"),
+        (lambda: classes(top=-1), "top=-1; expected at least 1"),
+        (lambda: values(most=0), "most=0; expected at least 1"),
+    ],
+)
+def test_settings_of_results_that_make_none_are_refused_at_once(make: Callable[[], object], problem: str) -> None:
+    with pytest.raises(InvalidArgument, match=problem):
+        make()
 
 
 def test_a_model_of_the_users_own_is_a_result_like_any_other(bus: Bus) -> None:

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate  # pyright: ignore[reportUnknownVariableType]
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    Subset,
+    TensorDataset,
+    default_collate,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from lineside.bus import Bus
 from lineside.runners import SourceUnusable
@@ -213,3 +220,28 @@ def test_a_list_that_may_be_of_samples_or_of_columns_is_refused(size: int | None
         SourceUnusable, match=r"DataLoader: its collate_fn returns a list, .* expected a tuple \(inputs"
     ):
         inputs_of(loader)
+
+
+@pytest.mark.parametrize("around", ["nothing", "a subset", "a loader without batches", "a loader"])
+def test_a_dataset_has_the_same_inputs_in_and_out_of_a_loader(around: str) -> None:
+    points = torch.arange(6.0).reshape(3, 2)
+    for dataset in (TensorDataset(points), TensorDataset(points, torch.arange(3))):
+        sources: dict[str, Any] = {
+            "nothing": dataset,
+            "a subset": Subset(dataset, range(3)),
+            "a loader without batches": DataLoader(dataset, batch_size=None),
+            "a loader": DataLoader(dataset, batch_size=2),
+        }
+        results = Predictor(nn.Identity(), device="cpu").run(sources[around]).results
+        assert [plain(one) for one in results] == plain(points)
+
+
+def test_tuples_of_other_sources_are_inputs_as_they_are() -> None:
+    found: list[Any] = []
+
+    def keep(inputs: list[Any]) -> torch.Tensor:
+        found.extend(inputs)
+        return torch.ones(len(inputs))
+
+    Predictor(nn.Identity(), preprocess=keep, device="cpu").run([(1, 2), (3, 4)])
+    assert found == [(1, 2), (3, 4)]

@@ -8,6 +8,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from lineside.runners import PredictBatch, Predictor, PredictResult, PredictStream, Run, boxes, classes, values
 from lineside.schemas import Boxes, Classes, Values
@@ -43,3 +44,9 @@ def paths_are_sources(predictor: Predictor[Classes], folder: Path) -> Iterator[s
         yield result.name
     predictor.run("pictures")
     predictor.start(folder)
+
+
+def datasets_are_sources(predictor: Predictor[Classes], dataset: Dataset[tuple[Tensor, int]]) -> None:
+    assert_type(predictor.stream(dataset), PredictStream[Classes])
+    predictor.run(dataset)
+    predictor.start(dataset)
