@@ -35,7 +35,7 @@ class Named:
 class Pictures:
     """The pictures in a folder and its subfolders, in the natural order of their paths (2.png before 10.png).
 
-    Each is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB; of
+    Links to other folders are followed. Each picture is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB; of
     16 bits the upper 8 are kept. What is hidden (a name that begins with a dot) and what is no picture by its name is
     left out.
     """
@@ -76,8 +76,20 @@ class Pictures:
 
 def _pictures_in(folder: Path) -> list[Path]:
     files: list[Path] = []
-    for here, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    root, followed = folder.resolve(), set[Path]()
+
+    def leads_on(path: Path) -> bool:
+        """Return whether a folder is to be read here: not by a link what is read without it, or was by another."""
+        if path.name.startswith(".") or not path.is_symlink():
+            return not path.name.startswith(".")
+        target = path.resolve()
+        if target.is_relative_to(root) or target in followed:
+            return False
+        followed.add(target)
+        return True
+
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if leads_on(Path(here, name))]
         files += [Path(here, name) for name in names if _is_picture(name)]
     return sorted(files, key=_natural)
 

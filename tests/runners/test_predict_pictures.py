@@ -165,3 +165,16 @@ def test_paths_are_left_to_a_preprocessing_of_ones_own(tmp_path: Path) -> None:
 def test_a_path_longer_than_any_can_be_is_refused_like_one_that_leads_nowhere() -> None:
     with pytest.raises(SourceUnusable, match="there is no file or folder"):
         red().run("x" * 5000)
+
+
+def test_links_to_other_folders_are_followed_once_and_never_in_a_circle(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    paint(inside / "own" / "1.png", 1)
+    paint(outside / "deep" / "2.png", 2)
+    (inside / "again").symlink_to(inside / "own")
+    (inside / "up").symlink_to(inside)
+    (inside / "away").symlink_to(outside)
+    (inside / "away too").symlink_to(outside)
+    (outside / "deep" / "back").symlink_to(outside)
+    (outside / "home").symlink_to(inside)
+    assert red().run(inside).results == (2, 1)
