@@ -35,9 +35,9 @@ class Named:
 class Pictures:
     """The pictures in a folder and its subfolders, in the natural order of their paths (2.png before 10.png).
 
-    Links to other folders are followed. Each picture is read with Pillow when it is asked for, upright, as an array of shape (height, width, 3) of uint8, RGB; of
-    16 bits the upper 8 are kept. What is hidden (a name that begins with a dot) and what is no picture by its name is
-    left out.
+    Links to other folders are followed. Each picture is read with Pillow when it is asked for, upright, as an array of
+    shape (height, width, 3) of uint8, RGB; of 16 bits the upper 8 are kept. What is hidden (a name that begins with a
+    dot) and what is no picture by its name is left out.
     """
 
     def __init__(self, path: Path, files: list[Path]) -> None:
@@ -157,4 +157,4 @@ def rgb_array(image: Image.Image) -> Picture:
     elif image.mode in ("I", "F"):
         kind = "floats" if image.mode == "F" else "integers of 32 bits"
         raise ValueError(f"its values are {kind}, and nothing says which of them is white")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which copies
