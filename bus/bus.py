@@ -192,22 +192,26 @@ class Bus(Closing):
         *,
         id: str | None = None,  # noqa: A002
         rank: int = 0,
+        attempt: int | None = None,
         config: Mapping[str, object] | None = None,
     ) -> Tracked:
         """Return a run for a training loop of your own: ``with bus.run("digits") as run: ...``, see `Tracked`.
 
         Args:
             name: What the id of the run begins with.
-            id: The id itself, where several processes tell of one run; None makes one of name, time and chance.
+            id: The id itself, where several processes tell of one run, or one that was begun goes on; None makes one of
+                name, time and chance.
             rank: Rank of this process in the run.
+            attempt: Number of this attempt at the run, from 1 on; None: the one after those that the bus remembers or
+                has in its journal.
             config: What to note with it: settings, as JSON.
 
         Raises:
             RunsUnavailable: the runners cannot be imported: they need ``lineside[train]``.
-            TrackingRefused: `config` cannot be written as JSON; it is within itself, say.
+            TrackingRefused: `config` cannot be written as JSON (it is within itself, say), or `attempt` is below 1.
             RunIdRefused: `name` or `id` could not be part of a path or an address.
         """
-        return tracked_runs()(self, name, id=id, rank=rank, config=config)
+        return tracked_runs()(self, name, id=id, rank=rank, attempt=attempt, config=config)
 
     # -- reading -----------------------------------------------------------------------------------
 

@@ -142,21 +142,34 @@ def _durable(policy: Policy) -> Policy:
 
 def is_async(callback: Callable[..., Any]) -> bool:
     """Return whether calling `callback` gives an awaitable."""
+    return any(map(inspect.iscoroutinefunction, _functions(callback)))
+
+
+def is_generator(callback: Callable[..., Any]) -> bool:
+    """Return whether calling `callback` gives a generator, and so runs nothing of it."""
+    functions = _functions(callback)
+    return any(map(inspect.isgeneratorfunction, functions)) or any(map(inspect.isasyncgenfunction, functions))
+
+
+def _functions(callback: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what a call of `callback` may be defined by: itself, or its class's ``__call__``."""
     while isinstance(callback, functools.partial):
         callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(type(callback).__call__)
+    return callback, type(callback).__call__
 
 
 def check_callback(callback: object) -> Callable[[Event], Any]:
     """Return `callback` if it can be called with one event.
 
     Raises:
-        CallbackRefused: it is not callable, or takes another number of arguments.
+        CallbackRefused: it is not callable, takes another number of arguments, or is a generator function.
     """
     if not callable(callback):
         raise CallbackRefused(callback, "it is not callable; expected a function that takes one event")
     if inspect.isclass(callback):
         raise CallbackRefused(callback, "it is a class; subscribe an instance of it, or a function")
+    if is_generator(callback):
+        raise CallbackRefused(callback, "it has a `yield`, so that a call would run nothing of it; write it without")
     try:
         inspect.signature(callback).bind(None)
     except TypeError as error:

@@ -44,15 +44,20 @@ class Tracked(Shown, Recorded, ABC):
         """Whether a stop was asked for: `track` gives no more batches."""
 
     @abstractmethod
-    def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
+    def track(
+        self, batches: Iterable[T], *, epochs: int | None = None, epoch: int | None = None, step: int | None = None
+    ) -> Generator[T]:
         """Yield `batches`, as an epoch. Ends before the next batch where a stop was asked for.
 
         Args:
             batches: A loader, or anything that can be iterated over.
             epochs: Epochs that are planned in all, for displays.
+            epoch: Number of this epoch, from 0 on, for a loop that goes on from a checkpoint; None: the next.
+            step: Steps that were done before it; None: those that were counted.
 
         Raises:
-            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`.
+            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`; `epoch` or
+                `step` lies behind what was told already.
         """
 
     @abstractmethod
@@ -61,7 +66,7 @@ class Tracked(Shown, Recorded, ABC):
 
         Args:
             values: Numbers by name, like `named`, for names that are no identifiers.
-            lr: The learning rate, or several by parameter group.
+            lr: The learning rate, or several: by parameter group, or the list that a scheduler gives.
             named: Numbers by name, also tensors on any device. ``loss`` is the loss; others are its parts.
 
         Raises:
@@ -92,7 +97,7 @@ class Tracked(Shown, Recorded, ABC):
 
 @cache
 def tracked_runs() -> Callable[..., Tracked]:
-    """Return what makes runs of loops of the user's own: ``(bus, name, *, id, rank, config)``.
+    """Return what makes runs of loops of the user's own: ``(bus, name, *, id, rank, attempt, config)``.
 
     Raises:
         RunsUnavailable: nothing that is installed does, or not without packages that are missing.

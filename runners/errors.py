@@ -252,7 +252,8 @@ class InvalidBatch(DataError):
     def __init__(self, batch: object, *, metrics: bool = False) -> None:
         size = f" of length {len(batch)}" if isinstance(batch, Sized) else ""
         instead = (
-            "for other batches leave metrics out, and return what is to be known as parts of a step's loss"
+            "for other batches leave metrics out, and have the step return what is only to be reported beside its "
+            "loss: `return loss, {'accuracy': accuracy}`"
             if metrics
             else "for other batches pass step=..., a function (model, batch) -> loss"
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, cast
 
 import torch
@@ -17,6 +18,8 @@ from torch.nn.utils.rnn import PackedSequence
 from .errors import EmptyData, ExhaustedData, InvalidArgument, ShorterData
 
 T = TypeVar("T")
+
+logger = logging.getLogger("lineside.runners")
 
 
 @dataclass(slots=True)
@@ -53,6 +56,8 @@ class Feed:
         self._data = data
         self._name = name
         self._epoch = 0
+        self._warned = False
+        """Whether it was said that the samples of its batches cannot be counted."""
 
     @property
     def batches(self) -> int | None:
@@ -99,10 +104,23 @@ class Feed:
         index = skip - 1
         for index, (data, waited, last) in enumerate(batches, skip):
             moved = data if on_host else to_device(data, device)
-            yield Batch(index, moved, batch_size(data), last or index + 1 == count, count, waited)
+            yield Batch(index, moved, self._samples(data), last or index + 1 == count, count, waited)
         if index < 0:
             spent = epoch > 0 or isinstance(self._data, Iterator)  # another run may have read it
             raise ExhaustedData(self._name, epoch) if spent else EmptyData(self._name)
+
+    def _samples(self, data: object) -> int:
+        size = measured(data)
+        if size is None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "the samples in a batch of the %s data cannot be counted (it is of type %s): each batch counts as one "
+                "sample in means and speeds; expected tensors in tuples, lists, mappings or dataclasses, or an "
+                "integer `batch_size` as an attribute",
+                self._name,
+                type(data).__qualname__,
+            )
+        return 1 if size is None else size
 
     def _skip(self, batches: Iterator[object], count: int) -> None:
         found = sum(1 for _ in itertools.islice(batches, count))
@@ -157,7 +175,7 @@ def iterate(data: Iterable[T]) -> Iterator[T]:
 
 
 def to_device(value: object, device: torch.device) -> object:
-    """Return `value` on `device`: what has a `to` itself, tuples, lists and mappings item by item.
+    """Return `value` on `device`: what has a `to` itself; tuples, lists, mappings and dataclasses item by item.
 
     The copies are not waited for, where `to` takes ``non_blocking``.
     """
@@ -176,7 +194,7 @@ def to_device(value: object, device: torch.device) -> object:
         moved = [to_device(item, device) for item in items]
         rebuild = cast("Callable[..., object]", type(items))
         return rebuild(*moved) if hasattr(items, "_fields") else rebuild(moved)  # a namedtuple takes them one by one
-    return value
+    return _replace_fields(value, {name: to_device(item, device) for name, item in _fields(value).items()})
 
 
 def _takes_non_blocking(move: Callable[..., object]) -> bool:
@@ -194,16 +212,39 @@ def _replace_items(mapping: Mapping[object, object], items: dict[object, object]
     return changed
 
 
-def batch_size(batch: object) -> int:
-    """Return the number of samples in `batch`, as far as it can be seen; 1 where there is nothing to go by.
+def _fields(value: object) -> dict[str, object]:
+    """Return the fields of a dataclass by name; of all else, none."""
+    if not is_dataclass(value) or isinstance(value, type):
+        return {}
+    return {field.name: getattr(value, field.name) for field in fields(value) if hasattr(value, field.name)}
 
-    A batch that has a `batch_size` says it. In a pair or a mapping the first part that can be measured counts: a tensor
-    by its length, a list or tuple of tensors by its own, e.g. images of different sizes.
+
+def _replace_fields(value: object, items: Mapping[str, object]) -> object:
+    """Return a copy of the dataclass `value`, with all that it has besides, with `items`; itself where they are its."""
+    others = {name: item for name, item in items.items() if item is not getattr(value, name)}
+    if not others:
+        return value
+    changed = copy.copy(value)
+    for name, item in others.items():
+        object.__setattr__(changed, name, item)  # also of a frozen one
+    return changed
+
+
+def batch_size(batch: object) -> int:
+    """Return the number of samples in `batch`, as far as it can be seen; 1 where there is nothing to go by."""
+    size = measured(batch)
+    return 1 if size is None else size
+
+
+def measured(batch: object) -> int | None:
+    """Return the number of samples in `batch`; None where there is nothing to go by.
+
+    A batch that has a `batch_size` says it. In a pair, a mapping or a dataclass the first part that can be measured
+    counts: a tensor by its length, a list or tuple of tensors by its own, e.g. images of different sizes. A list of
+    dataclasses of one class is one of samples.
     """
     size = _size(batch)
-    if size is None:
-        size = _first_size(_parts(batch))
-    return 1 if size is None else size
+    return _first_size(_parts(batch)) if size is None else size
 
 
 def _size(value: object) -> int | None:
@@ -212,14 +253,21 @@ def _size(value: object) -> int | None:
     if isinstance(value, Tensor):
         return value.shape[0] if value.dim() else None
     said = getattr(value, "batch_size", None)
-    return said if isinstance(said, int) else None
+    return said if isinstance(said, int) else _rows(value)
+
+
+def _rows(value: object) -> int | None:
+    """Return the length of a list of dataclasses of one class; None of all else."""
+    items = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else ()
+    cls = type(items[0]) if items else None
+    return len(items) if is_dataclass(cls) and all(type(item) is cls for item in items) else None
 
 
 def _first_size(parts: Collection[object]) -> int | None:
     for part in parts:
         size, items = _size(part), _parts(part)
         if size is None:
-            size = _first_size(items) if isinstance(part, Mapping) else _listed_size(items, parts)
+            size = _listed_size(items, parts) if isinstance(part, (list, tuple)) else _first_size(items)
         if size is not None:
             return size
     return None
@@ -238,4 +286,4 @@ def _listed_size(items: Collection[object], beside: Collection[object]) -> int |
 def _parts(value: object) -> Collection[object]:
     if isinstance(value, Mapping):
         return cast("Mapping[object, object]", value).values()
-    return cast("Collection[object]", value) if isinstance(value, (list, tuple)) else ()
+    return cast("Collection[object]", value) if isinstance(value, (list, tuple)) else _fields(value).values()

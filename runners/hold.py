@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -12,7 +13,7 @@ from ..bus.interrupts import Watch
 from ..schemas import Event
 from .awaited import Awaited, Stay
 from .control import Control
-from .errors import RunEnded, StageNotReached
+from .errors import JobRefused, RunEnded, StageNotReached
 from .hooks import Hook, Hooks
 from .loops import raisable
 from .stand import Stand
@@ -65,7 +66,7 @@ class Holds:
 class Hold(Generic[E]):
     """Waits for the run to reach a stage, and keeps it there while the block lasts.
 
-    A context manager, async and sync, that gives the event. Made by `Run.hold`; entered once.
+    A context manager, async and sync, that gives the event. Made by `Run.hold`; entered once, else `JobRefused`.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Hold(Generic[E]):
         self._timeout = timeout
         self._wanted = in_words(types)
         self._types = types
+        self._entry = threading.Lock()
+        """Held from the first entry on."""
         self._offer: concurrent.futures.Future[E] = concurrent.futures.Future()
         self._released = False
         self._stay = Stay(holds.awaited, f"a hold on {self._wanted}", held=True)
@@ -92,6 +95,7 @@ class Hold(Generic[E]):
     def __enter__(self) -> E:
         if not self._holds.over:
             self._holds.awaited.refuse_blocking(f"hold({self._wanted})", "use `async with run.hold(...)`")
+        self._refuse_second_entry()
         self._wait_at_stage()
         try:
             self._watch.begin(blocking=True)
@@ -107,6 +111,7 @@ class Hold(Generic[E]):
     async def __aenter__(self) -> E:
         if not self._holds.over:
             self._holds.awaited.refuse(f"hold({self._wanted})")
+        self._refuse_second_entry()
         self._loop = asyncio.get_running_loop()
         self._wait_at_stage()
         try:
@@ -134,6 +139,14 @@ class Hold(Generic[E]):
     def end(self) -> None:
         """The run is over. Who still waits for the stage is told so."""
         self._fail(RunEnded(self._holds.run, self._wanted))
+
+    def _refuse_second_entry(self) -> None:
+        if not self._entry.acquire(blocking=False):
+            raise JobRefused(
+                self._holds.run,
+                f"hold({self._wanted}) a second time",
+                "this hold was entered before, and holds once; make another: `with run.hold(...)`",
+            )
 
     def _wait_at_stage(self) -> None:
         self._hook = self._holds.hooks.add(self._at_stage, *self._types)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ..bus.cells import did
-from ..bus.policy import is_async
+from ..bus.policy import is_async, is_generator
 from ..schemas import (
     BusEvent,
     Event,
@@ -110,7 +110,8 @@ class Hooks(Generic[T]):
         Raises:
             UnknownEventName: no event has that name.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: `function` is not callable, or not with ``(event, runner)``, or `timeout` is no time.
+            InvalidHook: `function` is not callable, or not with ``(event, runner)``, or is a generator function, or
+                `timeout` is no time.
         """
         classes = self.reachable(types)
         _check(function, 2, "a function of (event, runner), e.g. `def hook(event, trainer): ...`", timeout)
@@ -122,7 +123,8 @@ class Hooks(Generic[T]):
         Raises:
             UnknownEventName: there is no such callback; the message lists the closest.
             UnreachableStage: this runner never reaches it.
-            InvalidHook: `function` is not callable, or not with ``(runner)``, or `timeout` is no time.
+            InvalidHook: `function` is not callable, or not with ``(runner)``, or is a generator function, or
+                `timeout` is no time.
         """
         (event,) = self.reachable([name])
         _check(function, 1, f"a function of (runner), e.g. `def {name}(trainer): ...`", timeout)
@@ -178,9 +180,12 @@ def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], obje
     return call
 
 
-def _check(function: object, arguments: int, expected: str, timeout: object) -> None:
+def _check(function: Callable[..., object], arguments: int, expected: str, timeout: object) -> None:
     if problem := why_not_callable(function, arguments):
         raise InvalidHook(function, expected, problem)
+    if is_generator(function):
+        problem = "it has a `yield`, so that a call would run nothing of it"
+        raise InvalidHook(function, f"{expected}, without it", problem)
     if timeout is not None and not _is_time(timeout):
         raise InvalidHook(function, "seconds above 0, or None for any time", f"timeout={timeout!r:.40}")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, cast
 
 import torch
@@ -16,16 +17,19 @@ from .errors import InvalidBatch, InvalidObjective
 LossValue = Tensor | Mapping[str, Tensor]
 LossFunction = Callable[[Any, Any], LossValue]
 """``loss(outputs, targets)``, a tensor of one element; the tensors of a mapping are added up."""
-StepFunction = Callable[[nn.Module, Any], LossValue]
-"""``step(model, batch)``; it calls the model itself."""
+StepValue = LossValue | tuple[LossValue, Mapping[str, Tensor | float]]
+"""A loss; or a loss, and numbers by name that are only reported beside it."""
+StepFunction = Callable[[Any, Any], StepValue]
+"""``step(model, batch)``; it calls the model itself. Any: a step names its own classes of model and batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A loss as it was computed: its parts by name, and their sum."""
+    """A loss as it was computed: its parts by name, their sum, and what is only reported beside them."""
 
     total: Tensor
     parts: Mapping[str, Tensor]
+    reported: Mapping[str, Tensor | float] = field(default_factory=dict[str, Tensor | float])
 
     @classmethod
     def of(cls, value: LossValue) -> Loss:
@@ -43,10 +47,50 @@ class Loss:
             raise InvalidObjective("the loss is an empty mapping", "expected at least one scalar tensor by name")
         return cls(functools.reduce(operator.add, value.values()), value)
 
+    @classmethod
+    def of_step(cls, value: StepValue) -> Loss:
+        """Return what a step returned, a loss or a pair of one and of what is only reported, as a loss.
+
+        Raises:
+            InvalidObjective: it is anything else.
+        """
+        if not isinstance(value, tuple):
+            return cls.of(value)
+        given: tuple[object, ...] = value
+        reported = given[1] if len(given) == 2 else None
+        if not isinstance(reported, Mapping):
+            raise InvalidObjective(
+                f"the step returned a tuple of {', '.join(type(item).__qualname__ for item in given) or 'nothing'}",
+                "expected a loss, or a loss and a mapping of what is only to be reported: "
+                "`return loss, {'accuracy': accuracy}`",
+            )
+        loss = cls.of(value[0])
+        for name, number in cast("Mapping[str, object]", reported).items():
+            _check_reported(name, number, loss)
+        return cls(loss.total, loss.parts, value[1])
+
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the parts."""
-        return tuple(self.parts)
+        """The names of the parts, then of what is only reported."""
+        return (*self.parts, *self.reported)
+
+    @property
+    def values(self) -> Mapping[str, Tensor | float]:
+        """Parts and what is only reported, by name."""
+        return {**self.parts, **self.reported} if self.reported else self.parts
+
+
+def _check_reported(name: str, number: object, loss: Loss) -> None:
+    if name in loss.parts:
+        raise InvalidObjective(
+            f"the step reports {name!r} beside its loss, which has a part of that name", "report it by another name"
+        )
+    if not (isinstance(number, Real) or (isinstance(number, Tensor) and number.numel() == 1)):
+        found = f"a tensor of shape {tuple(number.shape)}" if isinstance(number, Tensor) else f"{number!r:.80}"
+        raise InvalidObjective(
+            f"{name}, which the step reports beside its loss, is {found}",
+            "expected a number or a tensor with one element, the mean over the samples",
+        )
 
 
 def _check_scalar(name: str, part: object) -> None:
@@ -91,7 +135,7 @@ class Objective:
     def loss(self, model: nn.Module, batch: Any) -> Loss:
         """Return the loss of `model` on `batch`."""
         if self._step is not None:
-            return Loss.of(self._step(model, batch))
+            return Loss.of_step(self._step(model, batch))
         return self.evaluate(model, batch).known_loss
 
     def evaluate(self, model: nn.Module, batch: Any, *, outputs: bool = True) -> Evaluated:
@@ -99,7 +143,7 @@ class Objective:
 
         With `step`, the model is called once more for the outputs; not if `outputs` are not wanted.
         """
-        stepped = None if self._step is None else Loss.of(self._step(model, batch))
+        stepped = None if self._step is None else Loss.of_step(self._step(model, batch))
         if stepped is not None and not outputs:
             return Evaluated(stepped, None, None)
         inputs, targets = self._pair(batch)

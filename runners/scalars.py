@@ -26,6 +26,8 @@ logger = logging.getLogger("lineside.runners")
 Fields = Callable[[Sequence[float]], Mapping[str, object]]
 """Makes an event's fields of the values, in the order of the tensors they came from."""
 
+Scalar = Tensor | float
+"""A tensor with one element, or a number that is on the host already."""
 Row = Tensor | list[float]
 """Scalars of one moment: a tensor of doubles on the device, or numbers on the host."""
 
@@ -90,11 +92,11 @@ class Scalars(ABC):
     """Snapshots whose values were given up because no slot was free."""
 
     @abstractmethod
-    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+    def take(self, scalars: Sequence[Scalar], fields: Fields) -> Snapshot:
         """Snapshot `scalars`, as they are at this point of the stream, for an event's fields."""
 
     @abstractmethod
-    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+    def read(self, row: Row | Sequence[Scalar]) -> list[float]:
         """Wait for some scalars and return them: for the ends of epochs, where the values steer the run."""
 
     @abstractmethod
@@ -108,13 +110,13 @@ class Scalars(ABC):
 class HostScalars(Scalars):
     """Reads every value at once."""
 
-    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+    def take(self, scalars: Sequence[Scalar], fields: Fields) -> Snapshot:
         """Read `scalars`."""
         return _Known(self.read(scalars), fields)
 
-    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+    def read(self, row: Row | Sequence[Scalar]) -> list[float]:
         """Return the scalars as numbers."""
-        return [scalar.item() if isinstance(scalar, Tensor) else scalar for scalar in row]
+        return [scalar.item() if isinstance(scalar, Tensor) else float(scalar) for scalar in row]
 
     def write(self, values: Sequence[float]) -> Row:
         """Return the values."""
@@ -143,7 +145,7 @@ class CudaScalars(Scalars):
         buffers = torch.empty(self._slots, width, dtype=torch.float64, pin_memory=True)
         self._free.extend(_Slot(buffer, self._free) for buffer in buffers)
 
-    def take(self, scalars: Sequence[Tensor], fields: Fields) -> Snapshot:
+    def take(self, scalars: Sequence[Scalar], fields: Fields) -> Snapshot:
         """Enqueue the copy of `scalars` behind what computes them, and return at once."""
         self._collect()
         row = self._stack(scalars)
@@ -173,11 +175,11 @@ class CudaScalars(Scalars):
         while self._travelling and self._travelling[0].ready():
             self._travelling.popleft().result()
 
-    def read(self, row: Row | Sequence[Tensor]) -> list[float]:
+    def read(self, row: Row | Sequence[Scalar]) -> list[float]:
         """Copy the scalars like a snapshot, and wait for this copy alone."""
         if not len(row):
             return []
-        stacked = row if isinstance(row, Tensor) else self._stack([torch.as_tensor(scalar) for scalar in row])
+        stacked = row if isinstance(row, Tensor) else self._stack(row)
         slot = _Slot(torch.empty(len(stacked), dtype=torch.float64, pin_memory=True), deque())
         slot.fill(stacked)
         slot.event.synchronize()
@@ -191,11 +193,14 @@ class CudaScalars(Scalars):
         """Return whether the device may be asked now."""
         return not self._gate.closed and not torch.cuda.is_current_stream_capturing()
 
-    def _stack(self, scalars: Sequence[Tensor]) -> Tensor:
+    def _stack(self, scalars: Sequence[Scalar]) -> Tensor:
         """Return `scalars` as one tensor of doubles on the device, without their history."""
-        return torch.stack(
-            [scalar.detach().reshape(()).to(self._device, torch.float64, non_blocking=True) for scalar in scalars]
-        )
+        return torch.stack([self._double(scalar) for scalar in scalars])
+
+    def _double(self, scalar: Scalar) -> Tensor:
+        if isinstance(scalar, Tensor):
+            return scalar.detach().reshape(()).to(self._device, torch.float64, non_blocking=True)
+        return torch.full((), float(scalar), dtype=torch.float64, device=self._device)
 
 
 class _Gate:

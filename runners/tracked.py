@@ -9,18 +9,21 @@ import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
+import numpy as np
 import torch
 from pydantic_core import to_jsonable_python
 from torch import Tensor
 from typing_extensions import override
 
-from ..bus import Bus, Tracked
+from ..bus import Bus, BusForked, Tracked
 from ..bus.cells import AGAIN, did
 from ..bus.interrupts import REASON, Watch
+from ..bus.journal import Journal, JournalError
 from ..schemas import (
     Event,
     FitEpochEnd,
@@ -55,20 +58,25 @@ class TrackedRun(Steered, Tracked):
         *,
         id: str | None = None,  # noqa: A002
         rank: int = 0,
+        attempt: int | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
+        if attempt is not None and attempt < 1:
+            raise TrackingRefused(f"attempt={attempt!r}", "expected the number of the attempt, from 1 on")
         self.id = id or new_run_id(name)
         self._name = name
         self._config = _copied(config or {})
         self._bus = bus
         self._begin = bus.mark()
-        self._source = bus.source(self.id, rank=rank)
+        known = 0 if id is None or attempt is not None else _newest_attempt(bus, id, rank)
+        self._source = bus.source(self.id, attempt=attempt or known + 1, rank=rank)
         self._control = Control()
         self._steered = bus.steering.within(self.id, self._control)
         self._watch = Watch(self._control.stop)
         self._state: Literal["new", "open", "over"] = "new"
         self._ways: dict[torch.device, Scalars] = {}
-        self._began = 0.0
+        self._began: float | None = None
+        """When the first epoch did."""
         self._epochs: int | None = None
         self._epoch: _Epoch | None = None
         """The epoch in work, or the last one until the next begins."""
@@ -89,21 +97,28 @@ class TrackedRun(Steered, Tracked):
         return self._control.stopping
 
     @override
-    def track(self, batches: Iterable[T], *, epochs: int | None = None) -> Generator[T]:
-        passing = self._pass(batches, epochs)
+    def track(
+        self, batches: Iterable[T], *, epochs: int | None = None, epoch: int | None = None, step: int | None = None
+    ) -> Generator[T]:
+        passing = self._pass(batches, epochs, epoch, step)
         self._passes.add(passing)
         return passing
 
-    def _pass(self, batches: Iterable[T], epochs: int | None) -> Generator[T]:
+    def _pass(self, batches: Iterable[T], epochs: int | None, number: int | None, step: int | None) -> Generator[T]:
         self._require_open("track")
         if self._epoch is not None and not self._epoch.over:
             raise TrackingRefused(
                 "track() was called within the loop over another one",
                 "end that loop first; to evaluate within an epoch, iterate over the data as it is",
             )
+        for name, asked, told in (("epoch", number, self._done), ("step", step, self._step)):
+            if asked is not None and asked < told:
+                raise TrackingRefused(f"track({name}={asked!r}) lies behind what was told", f"expected {told} or more")
         self._close_epoch()
         if self.stopping:
             return
+        self._done = self._done if number is None else number
+        self._step = self._step if step is None else step
         self._epochs = self._epochs if epochs is None else epochs
         self._epoch = epoch = self._open_epoch(length(batches))
         size = 0
@@ -129,7 +144,7 @@ class TrackedRun(Steered, Tracked):
     def log(self, values: Mapping[str, object] | None = None, /, *, lr: object = None, **named: object) -> None:
         self._require_open("log")
         if lr is not None:
-            self._lr = _numbers(cast("Mapping[str, object]", lr) if isinstance(lr, Mapping) else {"all": lr})
+            self._lr = _numbers(_by_group(lr), "lr")
         found = _numbers({**(values or {}), **named})
         if self._epoch is None:
             if found and not self.stopping:  # else `track` began no epoch, and the loop goes on to this line
@@ -142,9 +157,9 @@ class TrackedRun(Steered, Tracked):
             self._metrics.update(found)
 
     def _open_epoch(self, batches: int | None) -> _Epoch:
-        if not self._done:
+        if self._began is None:
             self._began = time.perf_counter()
-            self._tell(TrainStart, epoch=0, epochs=self._epochs, batches=batches, step=0)
+            self._tell(TrainStart, epoch=self._done, epochs=self._epochs, batches=batches, step=self._step)
         epoch = _Epoch(self._done, batches)
         self._tell(TrainEpochStart, {"lr": self._lr}, epoch=epoch.number, epochs=self._epochs, batches=batches)
         return epoch
@@ -204,7 +219,8 @@ class TrackedRun(Steered, Tracked):
         if not tensors:
             self._source.publish(event, **facts, **values)
             return
-        device = tensors[0].device
+        # Those of a device are not to be waited for: others travel with them.
+        device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), tensors[0].device)
         if device not in self._ways:
             self._ways[device] = scalars_of(device)
         snapshot = self._ways[device].take(tensors, lambda numbers: _filled(values, numbers))
@@ -258,7 +274,7 @@ class TrackedRun(Steered, Tracked):
 
     def _end(self) -> None:
         self._close_epoch()
-        if self._done:
+        if self._began is not None:
             unknown = dict.fromkeys(("best_fitness", "best_epoch", "best", "last"))
             duration = time.perf_counter() - self._began
             self._tell(
@@ -273,8 +289,10 @@ class TrackedRun(Steered, Tracked):
     def _ending(self, error: BaseException | None) -> Ending:
         if isinstance(error, KeyboardInterrupt):
             return Ending("stopped", REASON)
-        if isinstance(error, asyncio.CancelledError) and self.stopping:  # a kernel's interrupt, within an async cell
-            return Ending("stopped", self._control.reason)
+        if isinstance(error, asyncio.CancelledError):  # of its task; or a kernel's interrupt, within an async cell
+            return Ending("stopped", self._control.reason or "cancelled")
+        if isinstance(error, SystemExit) and not error.code:
+            return Ending("stopped", self._control.reason or "exit")
         if error is not None:
             return Ending("failed", str(error) or type(error).__name__, error_info(error))
         return Ending("stopped", self._control.reason) if self.stopping else Ending("completed")
@@ -355,13 +373,38 @@ def _copied(config: Mapping[str, object]) -> Mapping[str, object]:
         ) from error
 
 
-def _numbers(values: Mapping[str, object]) -> Numbers:
+def _newest_attempt(bus: Bus, run: str, rank: int) -> int:
+    """Return the number of the newest attempt at `run` on `rank` that the bus or its journal knows; 0: of none."""
+    found = 0
+    with suppress(BusForked, JournalError):  # it tells of nothing; or the folder is gone, which is the bus's concern
+        begun = bus.remembered(RunStart, run=run).events
+        before = () if bus.journal is None else Journal(bus.journal.parent).events(RunStart, run=run)
+        for start in chain(begun, before):
+            found = max(found, start.attempt) if start.rank == rank else found
+    return found
+
+
+def _by_group(lr: object) -> Mapping[str, object]:
+    """Return learning rates by name; those of a list, as schedulers give them, by number where there are several."""
+    if isinstance(lr, Mapping):
+        return cast("Mapping[str, object]", lr)
+    rates = cast("Sequence[object]", lr) if isinstance(lr, (list, tuple)) else [lr]
+    return {"all": rates[0]} if len(rates) == 1 else {str(group): rate for group, rate in enumerate(rates)}
+
+
+def _numbers(values: Mapping[str, object], argument: str | None = None) -> Numbers:
+    """Return the numbers among `values` as they are now; `argument` is what they were given as, if not by their names.
+
+    Raises:
+        TrackingRefused: one is no number.
+    """
     found: Numbers = {}
     for name, value in values.items():
         number = _number(value)
         if number is None:
             raise TrackingRefused(
-                f"log({name}=...) expects a number or a dense tensor with one real element, got {_described(value)}",
+                f"log({argument or name}=...) expects a number, or a dense tensor or array with one real element, "
+                f"got {_described(value)}",
                 "log its mean, or another number that says what you want to see",
             )
         found[name] = number
@@ -370,6 +413,8 @@ def _numbers(values: Mapping[str, object]) -> Numbers:
 
 def _number(value: object) -> float | Tensor | None:
     """Return `value` as it is now, without its history; None: it is no number that can be told."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
+        value = cast("object", value.item())
     if isinstance(value, Tensor):
         single = value.numel() == 1 and value.layout == torch.strided and not value.is_complex()
         return value.detach().clone() if single else None

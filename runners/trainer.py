@@ -55,7 +55,8 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         loss: ``loss(outputs, targets)``, a tensor of one element, the mean over the samples, or a mapping of such
             tensors, the same in every batch, which are added up. A batch is then a pair of inputs and targets, and the
             outputs are ``model(inputs)``.
-        step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form.
+        step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form; or that and a
+            mapping of numbers that are only reported, ``(loss, {"accuracy": accuracy})``, means over the samples, too.
         optimizer: An optimizer, or a function that makes one of the model's parameters.
         val: Validation batches; None: no validation.
         metrics: A torchmetrics Metric, a MetricCollection or a mapping of metrics by name, computed in validation.
@@ -140,7 +141,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
 
     @property
     def losses(self) -> Mapping[str, float]:
-        """Mean losses of the last epoch, by name."""
+        """Mean losses of the last epoch, by name, and what the step only reports."""
         return self.progress.losses
 
     @property

@@ -36,7 +36,8 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         loss: ``loss(outputs, targets)``, a tensor of one element, the mean over the samples, or a mapping of such
             tensors, the same in every batch. A batch is then a pair of inputs and targets, and the outputs are
             ``model(inputs)``.
-        step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form.
+        step: Instead of `loss`: ``step(model, batch)``, which returns the same, for batches of any form; or that and a
+            mapping of numbers that are only reported, ``(loss, {"accuracy": accuracy})``, means over the samples, too.
         metrics: A torchmetrics Metric, a MetricCollection or a mapping of metrics by name.
         bus: Where to publish. Default: a bus of its own.
         config: The settings.

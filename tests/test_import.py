@@ -10,16 +10,22 @@ from lineside.schemas import Event
 
 from .snippets import run_code
 
-WITHOUT_TORCH = """
+
+def without(*packages: str) -> str:
+    """Code after which `packages` are as if they were not installed."""
+    return f"""
 import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchmetrics", "numpy", "onnx", "onnxruntime", "sklearn"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        if name.partition(".")[0] in {packages!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
 """
+
+
+WITHOUT_TORCH = without("torch", "torchmetrics", "numpy", "onnx", "onnxruntime", "sklearn")
 
 
 def test_importing_lineside_loads_nothing_else() -> None:
@@ -88,6 +94,27 @@ def test_the_command_line_without_torch_describes_the_events_and_refuses_to_trai
     described, refused = run_code(WITHOUT_TORCH + textwrap.dedent(code)).splitlines()
     assert described == "0"
     assert refused.startswith("1 error: running a recipe needs packages that are not installed here")
+
+
+def test_a_prediction_service_without_the_packages_that_serve_says_what_to_install() -> None:
+    code = """
+    try:
+        from lineside import PredictionService
+    except ImportError as error:
+        print(error)
+    """
+    assert run_code(without("starlette") + textwrap.dedent(code)).endswith("pip install 'lineside[serve]'\n")
+
+
+def test_a_star_import_gives_the_events_and_what_the_installed_packages_are_enough_for() -> None:
+    code = """
+    from lineside import *
+    print([name in globals() for name in ("Bus", "TrainBatchEnd", "connect", "Trainer", "PredictionService")])
+    """
+    code = textwrap.dedent(code)
+    assert run_code(code) == "[True, True, True, True, True]\n"
+    assert run_code(without("torch") + code) == "[True, True, True, False, False]\n"
+    assert run_code(without("starlette", "fastapi", "httpx2") + code) == "[True, True, False, True, False]\n"
 
 
 def test_every_name_of_the_face_is_there() -> None:

@@ -55,7 +55,7 @@ class EpochLosses:
         """Begin an epoch, or go on with one that was interrupted."""
         self._mean = MeanLosses(self._scalars, total=True)
         if progress.loss_sums:
-            self._mean.restore(progress.loss_names, progress.loss_sums, progress.samples)
+            self._mean.restore(progress.loss_names, progress.reported, progress.loss_sums, progress.samples)
 
     def count(self, loss: Loss, size: int, progress: Progress, batch: int, step: int) -> Snapshot:
         """Count the loss of a batch of `size` samples, begun after `step` optimizer steps; return it on its way."""
@@ -75,7 +75,8 @@ class EpochLosses:
     def _check(self, batch: _Unchecked) -> None:
         fields = batch.snapshot.wait()
         losses: dict[str, float] = fields["losses"]  # type: ignore[assignment]  # made by MeanLosses
-        if batch.snapshot.lost or all(map(math.isfinite, losses.values())):
+        total: float = fields["loss"]  # type: ignore[assignment]  # so is this: what is only reported is not in it
+        if batch.snapshot.lost or math.isfinite(total):
             return
         self._reporter.reach(NonFinite, epoch=batch.epoch, batch=batch.batch, step=batch.step, losses=losses)
         if self._on_nonfinite == "fail":
@@ -84,10 +85,11 @@ class EpochLosses:
             self.diverged = True
             self._stop(f"the loss of batch {batch.batch} in epoch {batch.epoch} is not finite")
 
-    def means(self) -> dict[str, float]:
-        """Wait for the means by name."""
-        return self._mean.means()
+    def conclude(self, progress: Progress) -> None:
+        """Wait for the means of the epoch, and note them."""
+        progress.losses, progress.reported = self._mean.means(), list(self._mean.reported)
 
     def note(self, progress: Progress) -> None:
         """Wait for what `open` goes on from, and note it for a checkpoint."""
-        progress.loss_names, progress.loss_sums = list(self._mean.names), self._mean.sums()
+        progress.loss_names, progress.reported = list(self._mean.names), list(self._mean.reported)
+        progress.loss_sums = self._mean.sums()

@@ -30,7 +30,9 @@ class Progress:
     """Losses of the epoch in work, weighted by batch size and added up: filled in for a checkpoint."""
 
     losses: dict[str, float] = field(default_factory=dict[str, float])
-    """Mean losses of the last epoch."""
+    """Mean losses of the last epoch, and what was only reported beside them."""
+    reported: list[str] = field(default_factory=list[str])
+    """Names of what was only reported."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     """Metrics and losses of the last validation."""
     fitness: float | None = None
@@ -52,6 +54,11 @@ class Progress:
         elif self.trained:  # else there is another validation to come, of the whole epoch
             self.stale += 1
         return improved
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last epoch: the sum of its parts."""
+        return sum(value for name, value in self.losses.items() if name not in self.reported)
 
     def count(self, batch: int, samples: int) -> None:
         """A batch of the epoch in work is done."""

@@ -230,7 +230,7 @@ class Training:
     def _refuse_names(self, loss: Loss) -> None:
         self._named = True
         if self._setup.evaluator is not None:
-            self._setup.evaluator.refuse_names(loss.names)
+            self._setup.evaluator.refuse_names(loss)
 
     def _step_optimizer(self, where: Mapping[str, object], rates: Mapping[str, float]) -> None:
         setup, progress = self._setup, self._progress
@@ -279,7 +279,7 @@ class Training:
         self._trained = self._draw_state()
         progress.trained = self._whole
         self._whole_steps = True
-        progress.losses = self._losses.means()
+        self._losses.conclude(progress)
         self._reach(
             TrainEpochEnd,
             epoch=progress.epoch,
@@ -329,7 +329,7 @@ class Training:
             fitness = evaluation.fitness
             improved = progress.validated(fitness)
         if progress.trained:  # else a limit came before the epoch's end, and a run with more to do goes on there
-            self._setup.schedule.after_epoch(fitness if self._setup.evaluator else -sum(progress.losses.values()))
+            self._setup.schedule.after_epoch(fitness if self._setup.evaluator else -progress.loss)
             progress.next_epoch()
             self._opened = self._trained = None
         self._save(epoch, fitness, best=improved)

@@ -107,17 +107,17 @@ class Evaluator:
         self._meters = meters
         self._fitness = fitness
 
-    def refuse_names(self, losses: Sequence[str]) -> None:
-        """Given the names of the losses, refuse what validation would refuse in the end, as far as that is sure.
+    def refuse_names(self, loss: Loss) -> None:
+        """Given a loss with its names, refuse what validation would refuse in the end, as far as that is sure.
 
         Raises:
             UnknownFitness: nothing of the name that is wanted will be computed.
             InvalidArgument: a metric and a loss have the same name.
         """
         names = self._meters.names
-        refuse_same_names(names, losses)
+        refuse_same_names(names, loss.parts, loss.reported)
         if self._objective.same_in_validation and self._meters.names_are_sure:
-            self._fitness.refuse_unknown([*names, *losses])
+            self._fitness.refuse_unknown([*names, *loss.names])
 
     def evaluate(
         self,
@@ -184,14 +184,15 @@ class Evaluator:
         with torch.no_grad():
             metrics = self._meters.compute(self._setting.scalars)
         losses = tally.losses.means(self._setting.add_up)
-        refuse_same_names(metrics, losses)
+        reported = {name: losses.pop(name) for name in tally.losses.reported}
+        refuse_same_names(metrics, losses, reported)
         return replace(
             tally.evaluation(),
             complete=True,
-            metrics=metrics,
+            metrics={**metrics, **reported},
             losses=losses,
-            fitness=self._fitness.of(metrics, losses),
-            direction=self._fitness.direction(metrics, losses),
+            fitness=self._fitness.of(metrics, losses, reported),
+            direction=self._fitness.direction(metrics, losses, reported),
         )
 
     def _reach_end(self, evaluation: Evaluation, epoch: int) -> None:

@@ -25,6 +25,9 @@ class MeanLosses:
         self._sums = Sums(scalars)
         self._total = total
         self.names: tuple[str, ...] = ()
+        """The parts, then what is only reported."""
+        self.reported: tuple[str, ...] = ()
+        """Those that are only reported."""
 
     def count(self, loss: Loss, size: int) -> Snapshot:
         """Count the loss of a batch of `size` samples; return it on its way.
@@ -32,15 +35,17 @@ class MeanLosses:
         Raises:
             InvalidObjective: it has other parts than those before.
         """
-        self._settle(loss.names)
-        values = [loss.parts[name] for name in self.names]
-        snapshot = self._scalars.take(values, _LossFields(self.names, self._total))
+        self._settle(loss)
+        values, parts = loss.values, len(self.names) - len(self.reported)
+        fields = _LossFields(self.names, parts if self._total else None)
+        snapshot = self._scalars.take([values[name] for name in self.names], fields)
         self._sums.add(snapshot, size)
         return snapshot
 
-    def _settle(self, names: tuple[str, ...]) -> None:
+    def _settle(self, loss: Loss) -> None:
+        names = loss.names
         if not self.names:
-            self.names = names
+            self.names, self.reported = names, tuple(loss.reported)
         elif names != self.names and sorted(names) != sorted(self.names):
             raise InvalidObjective(
                 f"the loss has the parts {', '.join(names)} in this batch, and had {', '.join(self.names)} "
@@ -52,9 +57,9 @@ class MeanLosses:
         """Wait for the sums, weighted by batch size, in the order of `names`."""
         return self._sums.read()
 
-    def restore(self, names: Sequence[str], sums: Sequence[float], weight: float) -> None:
+    def restore(self, names: Sequence[str], reported: Sequence[str], sums: Sequence[float], weight: float) -> None:
         """Go on from `sums` that were saved."""
-        self.names = tuple(names)
+        self.names, self.reported = tuple(names), tuple(reported)
         self._sums.restore(sums, weight)
 
     def means(self, add_up: Callable[[Sequence[float]], list[float]] = list) -> dict[str, float]:
@@ -71,8 +76,9 @@ class _LossFields:
     """Makes the fields of a batch's event of the values of its loss."""
 
     names: tuple[str, ...]
-    total: bool
+    parts: int | None
+    """How many of them, from the first on, make the total; None: it is not wanted."""
 
     def __call__(self, values: Sequence[float]) -> Mapping[str, object]:
-        parts = dict(zip(self.names, values, strict=True))
-        return {"loss": sum(values), "losses": parts} if self.total else {"losses": parts}
+        losses = dict(zip(self.names, values, strict=True))
+        return {"losses": losses} if self.parts is None else {"loss": sum(values[: self.parts]), "losses": losses}

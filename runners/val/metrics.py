@@ -55,8 +55,17 @@ class Meters:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Count a batch."""
-        if self._collection is not None:
+        if self._collection is None:
+            return
+        try:
             self._collection.update(outputs, targets)
+        except Exception as error:
+            error.add_note(
+                f"raised by metrics=... ({', '.join(self.names)}), which compare what the model returned, "
+                f"{_described(outputs)}, with the targets, {_described(targets)}; where these do not fit, pass a "
+                f"torchmetrics Metric of your own, whose update(outputs, targets) takes them apart"
+            )
+            raise
 
     def compute(self, scalars: Scalars) -> dict[str, float]:
         """Return the metrics by name, those of all processes together.
@@ -67,6 +76,17 @@ class Meters:
             return {}
         named = dict(_flatten(self._collection.compute()))
         return dict(zip(named, scalars.read(list(named.values())), strict=True))
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    name = type(value).__qualname__
+    return (
+        f"a {name} with {', '.join(map(repr, cast('Mapping[object, object]', value)))}"
+        if isinstance(value, Mapping)
+        else f"a {name}"
+    )
 
 
 def _collect(metrics: Metric | MetricCollection | Mapping[str, Metric]) -> MetricCollection:
@@ -107,30 +127,34 @@ class Fitness:
     """Which number is to be improved, and in which direction."""
 
     name: str | None
-    """A metric or a validation loss; None: the first metric, else the loss."""
+    """A metric, a validation loss or what a step reports; None: the first metric, else the loss."""
     mode: Direction | None
     """Which is better; None: ``max`` for a metric, ``min`` for a loss."""
 
-    def of(self, metrics: Mapping[str, float], losses: Mapping[str, float]) -> float | None:
+    def of(
+        self, metrics: Mapping[str, float], losses: Mapping[str, float], reported: Mapping[str, float]
+    ) -> float | None:
         """Return the fitness, larger is better; None where nothing was computed.
 
         Raises:
             UnknownFitness: nothing of that name was computed.
         """
-        known = {**metrics, **losses}
+        known = {**metrics, **reported, **losses}
         if self.name is not None and self.name not in known:
             raise UnknownFitness(self.name, known)
         name = self.name or next(iter(metrics), None)
         value = sum(losses.values()) if name is None else known[name]
-        return None if not known else value if self.direction(metrics, losses) == "max" else -value
+        return None if not known else value if self.direction(metrics, losses, reported) == "max" else -value
 
-    def direction(self, metrics: Collection[str], losses: Collection[str]) -> Direction | None:
-        """Return which is better, given the names of metrics and losses; None where the fitness is not among them."""
+    def direction(
+        self, metrics: Collection[str], losses: Collection[str], reported: Collection[str] = ()
+    ) -> Direction | None:
+        """Return which is better, given the names of what is computed; None where the fitness is not among them."""
         if self.mode is not None:
             return self.mode
         if self.name is None:
             return "max" if metrics else "min"
-        return "max" if _among(self.name, metrics) else "min" if self.name in losses else None
+        return "max" if _among(self.name, metrics) or self.name in reported else "min" if self.name in losses else None
 
     def refuse_unknown(self, names: Collection[str]) -> None:
         """Refuse a fitness that will be none of `names`, and no item of a vector of that name.
@@ -146,17 +170,18 @@ def _among(name: str, names: Collection[str]) -> bool:
     return name in names or name.rpartition("/")[0] in names
 
 
-def refuse_same_names(metrics: Collection[str], losses: Collection[str]) -> None:
-    """Refuse a metric with the name of a loss: events and results have one number of a name.
+def refuse_same_names(metrics: Collection[str], losses: Collection[str], reported: Collection[str] = ()) -> None:
+    """Refuse a metric with the name of a loss, or of what a step reports: results have one number of a name.
 
     Raises:
         InvalidArgument: there is one.
     """
-    for name in metrics:
-        if name in losses:
-            raise InvalidArgument(
-                f"a metric and a loss are both named {name!r}", "rename the metric: metrics={'another name': ...}"
-            )
+    for what, names in (("a loss", losses), ("what the step reports", reported)):
+        for name in metrics:
+            if name in names:
+                raise InvalidArgument(
+                    f"a metric and {what} are both named {name!r}", "rename the metric: metrics={'another name': ...}"
+                )
 
 
 def better(fitness: float | None, best: float | None) -> bool:

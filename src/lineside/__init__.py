@@ -2,6 +2,7 @@
 
 Here are the names that most programs need, and every event. They are loaded when they are first used: ``import
 lineside`` is quick, and a machine that only listens needs no torch. The runners and `Recipe` do.
+``from lineside import *`` loads them all, but for those whose packages are not installed.
 
 The rest of the house is `lineside.schemas` (what happened), `lineside.bus` (how word travels) and
 `lineside.runners` (what makes it happen).
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lineside import schemas
     from lineside.bus import Bus, Stream, Subscription
     from lineside.bus.remote import Remote, connect
     from lineside.bus.service import service
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = [
+__all__: list[str] = [
     "Bus",
     "ExportConfig",
     "Exporter",
@@ -51,6 +53,11 @@ __all__ = [
     "connect",
     "service",
 ]
+_FACE = frozenset(__all__)
+if TYPE_CHECKING:
+    __all__ += schemas.__all__
+else:
+    del __all__  # made when it is asked for: the events would have to be loaded for it, and packages may be missing
 
 _BUS = frozenset({"Bus", "Stream", "Subscription"})
 _ELSEWHERE = {
@@ -77,6 +84,8 @@ def _load(name: str) -> object:
         return version("lineside")
     if name in _ROOMS:
         return import_module(f"lineside.{name}")
+    if name == "__all__":
+        return _exported()
     if name.startswith("_"):
         raise AttributeError(f"module 'lineside' has no attribute {name!r}")
     from lineside.extras import needed_for
@@ -84,12 +93,27 @@ def _load(name: str) -> object:
     with needed_for(f"lineside.{name}"):
         room = import_module(
             _ELSEWHERE.get(name)
-            or ("lineside.bus" if name in _BUS else "lineside.runners" if name in __all__ else "lineside.schemas")
+            or ("lineside.bus" if name in _BUS else "lineside.runners" if name in _FACE else "lineside.schemas")
         )
-    try:
-        return getattr(room, name)
-    except AttributeError:
-        raise AttributeError(f"module 'lineside' has no attribute {name!r}") from None
+        try:
+            return getattr(room, name)  # this too may import
+        except AttributeError:
+            raise AttributeError(f"module 'lineside' has no attribute {name!r}") from None
+
+
+def _exported() -> list[str]:
+    """Return what ``from lineside import *`` gives: the face as far as its packages are installed, and every event."""
+    from contextlib import suppress
+
+    from lineside import schemas
+    from lineside.extras import MissingExtra
+
+    names = {*schemas.__all__}
+    for name in _FACE:
+        with suppress(MissingExtra):
+            _load(name)
+            names.add(name)
+    return sorted(names)
 
 
 if not TYPE_CHECKING:  # a type checker shall see the names above and no others
@@ -101,4 +125,4 @@ if not TYPE_CHECKING:  # a type checker shall see the names above and no others
     def __dir__():
         from lineside import schemas
 
-        return sorted({*globals(), *__all__, *_ROOMS, *schemas.__all__})
+        return sorted({*globals(), *_FACE, *_ROOMS, *schemas.__all__})

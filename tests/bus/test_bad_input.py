@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -40,6 +40,17 @@ class Taker:
     def many(self, *events: Event) -> None: ...
 
     def one_or_two(self, event: Event, other: Event | None = None) -> None: ...
+
+    def yielding(self, event: Event) -> Iterator[None]:
+        yield
+
+    async def async_yielding(self, event: Event) -> AsyncIterator[None]:
+        yield
+
+
+class Yielding:
+    def __call__(self, event: Event) -> Iterator[None]:
+        yield
 
 
 REFUSED: list[tuple[object, str]] = [
@@ -80,6 +91,19 @@ def test_a_callback_that_cannot_be_called_with_one_event_is_refused(bus: Bus, ca
 @pytest.mark.parametrize("callback", ACCEPTED, ids=[str(index) for index in range(len(ACCEPTED))])
 def test_whatever_can_be_called_with_one_event_is_accepted(bus: Bus, callback: Any) -> None:
     bus.subscribe(callback, Tick).cancel()
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [Taker().yielding, Taker().async_yielding, Yielding(), functools.partial(Taker().yielding)],
+    ids=["plain", "async", "object", "partial"],
+)
+def test_a_generator_function_which_a_call_would_not_run_is_refused(bus: Bus, callback: Any) -> None:
+    message = "it has a `yield`, so that a call would run nothing of it; write it without"
+    with pytest.raises(CallbackRefused, match=message):
+        bus.subscribe(callback, Tick)
+    with pytest.raises(CallbackRefused, match=message):
+        bus.on(Tick)(callback)
 
 
 def test_an_async_callback_has_no_thread(bus: Bus) -> None:
@@ -125,10 +149,19 @@ def test_a_stream_refuses_what_is_for_callbacks(bus: Bus, keyword: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    "setting", [{"window": 0}, {"window_bytes": 0}, {"latency": -1}, {"latency": float("inf")}], ids=str
+    "setting",
+    [
+        {"window": 0},
+        {"window_bytes": 0},
+        {"latency": -1},
+        {"latency": float("inf")},
+        {"close_timeout": -1},
+        {"close_timeout": float("inf")},
+    ],
+    ids=str,
 )
 def test_a_bus_of_impossible_size_is_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(PolicyRefused, match="expected positive sizes and a latency of 0 or more seconds"):
+    with pytest.raises(PolicyRefused, match="expected positive sizes and times of 0 or more seconds"):
         Bus(**setting)
 
 

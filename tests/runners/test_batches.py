@@ -83,6 +83,23 @@ def test_a_mapping_keeps_its_class(kind: type[Any]) -> None:
     assert called is not given
 
 
+@dataclass(frozen=True)
+class Item:
+    graph: Any
+    name: str
+    rest: Any = field(init=False)
+
+
+def test_a_dataclass_is_moved_field_by_field_and_keeps_its_class() -> None:
+    given = Item({"graphs": [Graph(torch.ones(2))]}, "a")
+    called = given_to_the_model((given,))
+    assert (type(called), called.name) == (Item, "a")
+    assert called.graph["graphs"][0].moves == [("cpu", True)]
+    assert given.graph["graphs"][0].moves == []
+    still = Item(torch.ones(2), "b")
+    assert given_to_the_model((still,)) is still
+
+
 # ---- samples
 
 
@@ -99,6 +116,12 @@ class Sized(list[Any]):
 
 def images(count: int) -> list[Tensor]:
     return [torch.zeros(3, 8, 8 + i) for i in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    inputs: Any
+    label: Any
 
 
 BOXES = {"boxes": torch.zeros(7, 4)}
@@ -123,6 +146,12 @@ COLUMN = torch.zeros(6)
         (Sized([torch.zeros(3)]), 5),
         ((Sized([torch.zeros(3)]), torch.zeros(3)), 5),
         (torch.zeros(6, 2), 6),
+        (Labelled(COLUMN, "six"), 6),
+        (Labelled("none", {"ids": torch.zeros(6, 2)}), 6),
+        (Labelled(images(2), torch.zeros(9, 6)), 2),
+        ([Labelled(image, 0) for image in images(2)], 2),
+        (([Labelled(image, 0) for image in images(3)], torch.zeros(3)), 3),
+        (({"a": Labelled(COLUMN, 0)}, torch.zeros(9)), 6),
         (torch.tensor(1), 1),
         (["a"], 1),
         ([], 1),
@@ -133,6 +162,35 @@ def test_the_samples_of_a_batch_are_counted(batch: Any, size: int) -> None:
         return torch.tensor(0.5)
 
     assert Validator(nn.Linear(1, 1), [batch], step=step, device="cpu").run().samples == size
+
+
+class Opaque:
+    """A batch of which nothing is known."""
+
+    def __init__(self) -> None:
+        self.inputs = torch.zeros(6, 2)
+
+
+def test_batches_that_cannot_be_counted_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        return torch.tensor(0.5)
+
+    validator = Validator(nn.Linear(1, 1), [Opaque(), Opaque()], step=step, device="cpu")
+    assert validator.run().samples == validator.run().samples == 2
+    (said,) = caplog.messages
+    assert said.startswith("the samples in a batch of the validation data cannot be counted (it is of type Opaque)")
+    assert "integer `batch_size`" in said
+
+
+def test_the_mean_of_batches_that_are_dataclasses_is_over_their_samples() -> None:
+    def step(model: nn.Module, batch: Labelled) -> Tensor:
+        loss: Tensor = batch.inputs.mean()
+        return loss
+
+    batches = [Labelled(torch.zeros(8), None), Labelled(torch.ones(2), None)]
+    found = Validator(nn.Linear(1, 1), batches, step=step, device="cpu").run()
+    assert found.samples == 10
+    assert found.losses["loss"] == pytest.approx(0.2)
 
 
 # ---- their end

@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lineside.bus import Bus
 from lineside.runners import Trainer, tracked, trainer
-from lineside.runners.scalars import CudaScalars, Snapshot, Sums
+from lineside.runners.scalars import CudaScalars, HostScalars, Snapshot, Sums
 from lineside.schemas import FitEpochEnd, OptimizerStep, TrainBatchEnd, TrainEpochEnd
 
 from .support import CLOSING, OPENING, PATIENCE, T, follow, make_trainer, names, of
@@ -180,6 +180,20 @@ def test_a_run_waits_for_the_device_at_the_ends_of_epochs_only(tmp_path: Path, o
     assert all(event.grad_norm > 0 for event in of(events, OptimizerStep))
 
 
+def test_what_a_step_reports_beside_its_loss_is_not_waited_for_either(tmp_path: Path, on_device: CudaScalars) -> None:
+    def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
+        outputs = model(batch[0])
+        return nn.functional.cross_entropy(outputs, batch[1]), {"mean": outputs.mean(), "length": len(outputs)}
+
+    waits: list[int] = []
+    training = make_trainer(tmp_path, validate=False, epochs=1, save=False, loss=None, step=step)
+    training.add_callback("on_before_zero_grad", lambda _: waits.append(FakeEvent.waits))
+    told = follow(training)
+    assert waits == [0, 0, 0]
+    assert [end.losses["length"] for end in of(told, TrainBatchEnd)] == [4.0, 4.0, 4.0]
+    assert of(told, TrainEpochEnd)[0].losses["length"] == 4.0
+
+
 def test_a_hook_gets_values_that_have_arrived(tmp_path: Path, on_device: CudaScalars) -> None:
     seen: list[float] = []
     training = make_trainer(tmp_path, validate=False, epochs=1)
@@ -217,6 +231,29 @@ def test_a_run_that_was_stopped_on_a_device_keeps_its_running_mean(tmp_path: Pat
     second = follow(make_trainer(tmp_path, validate=False, epochs=1, resume=tmp_path / "run"))
     losses = [event.loss for event in of([*first, *second], TrainBatchEnd)]
     assert of(second, TrainEpochEnd)[0].losses == {"loss": pytest.approx(sum(losses) / 3)}
+
+
+class Elsewhere(HostScalars):
+    """Knows the way of values that are nowhere: they are zero."""
+
+    def read(self, row: Any) -> list[float]:
+        return [0.0] * len(row)
+
+
+def test_values_of_a_device_go_its_way_whatever_was_logged_before_them(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    def scalars_of(device: torch.device) -> Elsewhere:
+        devices.append(device.type)
+        return Elsewhere()
+
+    monkeypatch.setattr(tracked, "scalars_of", scalars_of)
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            run.log(loss=torch.tensor(1.0), part=torch.zeros((), device="meta"))
+    assert devices == ["meta"]
 
 
 def test_a_loop_of_the_users_own_never_waits_for_the_device(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:

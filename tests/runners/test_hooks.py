@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,28 @@ def test_a_callback_that_could_not_be_called_is_refused_when_it_is_registered(
 def test_a_hook_that_could_not_be_called_is_refused_when_it_is_registered(trainer: Trainer, hook: Any) -> None:
     with pytest.raises(InvalidHook, match="expected a function of .event, runner."):
         trainer.hook(TrainEpochEnd)(hook)
+
+
+def with_yield(event: object, runner: object) -> Iterator[None]:
+    yield
+
+
+async def async_with_yield(event: object, runner: object) -> AsyncIterator[None]:
+    yield
+
+
+class WithYield:
+    def __call__(self, event: object, runner: object) -> Iterator[None]:
+        yield
+
+
+@pytest.mark.parametrize("hook", [with_yield, async_with_yield, WithYield(), partial(with_yield)])
+def test_a_generator_function_which_a_call_would_not_run_is_refused_as_a_hook(trainer: Trainer, hook: Any) -> None:
+    message = "it has a `yield`, so that a call would run nothing of it; expected a function of .* without it"
+    with pytest.raises(InvalidHook, match=message):
+        trainer.hook(TrainEpochEnd)(hook)
+    with pytest.raises(InvalidHook, match=message):
+        trainer.add_callback("on_train_epoch_end", partial(hook, None))
 
 
 def test_partials_methods_and_callables_with_defaults_are_accepted(trainer: Trainer) -> None:

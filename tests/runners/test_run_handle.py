@@ -16,6 +16,7 @@ from torch import nn
 
 from lineside.bus import Bus, BusClosed
 from lineside.runners import (
+    JobRefused,
     Predictor,
     RunEnded,
     RunnerBusy,
@@ -178,6 +179,49 @@ async def test_a_hold_gives_up_after_its_timeout_and_the_run_goes_on(trainer: Tr
         async with run.hold(TrainEpochEnd, timeout=0.01):
             pass
     gate.open()
+    assert (await run).outcome == "completed"
+
+
+async def test_a_hold_that_was_entered_is_refused_a_second_time_and_another_one_holds(tmp_path: Path) -> None:
+    run = make_trainer(tmp_path, epochs=None, max_steps=10**9).start()
+    hold, late = run.hold(TrainEpochEnd), run.hold(TrainEpochEnd, timeout=0)
+    async with hold:
+        pass
+    with pytest.raises(StageNotReached):
+        async with late:
+            pass
+    for entered in (hold, late):
+        with pytest.raises(JobRefused, match=r"cannot do hold\(TrainEpochEnd\) a second time: .* make another"):
+            async with entered:
+                pass
+        with pytest.raises(JobRefused, match="a second time"):
+            await asyncio.to_thread(entered.__enter__)
+    async with run.hold(TrainEpochEnd):
+        assert run.state == "held"
+    run.stop()
+    await run
+
+
+async def test_of_two_tasks_that_enter_one_hold_the_second_is_refused_and_the_first_holds(
+    trainer: Trainer, gate: Gate
+) -> None:
+    run = trainer.start()
+    hold = run.hold(TrainEpochEnd)
+    held, leave = asyncio.Event(), asyncio.Event()
+
+    async def enter() -> None:
+        async with hold:
+            held.set()
+            await leave.wait()
+
+    first = await begin(enter())
+    with pytest.raises(JobRefused, match="a second time"):
+        await enter()
+    gate.open()
+    await asyncio.wait_for(held.wait(), PATIENCE)
+    assert run.state == "held"
+    leave.set()
+    await first
     assert (await run).outcome == "completed"
 
 

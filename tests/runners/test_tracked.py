@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,6 +107,38 @@ def test_an_interrupt_stops_the_run(bus: Bus, events: list[Event]) -> None:
         raise KeyboardInterrupt
     bus.drain(PATIENCE)
     assert (of(events, RunEnd)[0].outcome, of(events, RunEnd)[0].reason) == ("stopped", "interrupted")
+
+
+async def test_a_loop_whose_task_is_cancelled_or_runs_out_of_time_was_stopped(bus: Bus, events: list[Event]) -> None:
+    begun = asyncio.Event()
+
+    async def loop() -> None:
+        with bus.run() as run:
+            for _ in run.track(range(9)):
+                run.log(loss=1)
+                begun.set()
+                await asyncio.Event().wait()
+
+    task = asyncio.create_task(loop())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(loop(), 0.01)
+    await bus.adrain(PATIENCE)
+    assert [(end.outcome, end.reason, end.error) for end in of(events, RunEnd)] == [("stopped", "cancelled", None)] * 2
+
+
+@pytest.mark.parametrize(("code", "outcome"), [(None, "stopped"), (0, "stopped"), (3, "failed")])
+def test_a_program_that_exits_within_the_loop_stops_the_run_unless_it_says_that_it_failed(
+    bus: Bus, events: list[Event], code: int | None, outcome: str
+) -> None:
+    with pytest.raises(SystemExit), bus.run():
+        sys.exit(code)
+    bus.drain(PATIENCE)
+    end = of(events, RunEnd)[0]
+    assert (end.outcome, end.reason) == (outcome, "exit" if outcome == "stopped" else "3")
 
 
 def test_it_can_be_stopped_from_anywhere(bus: Bus, events: list[Event]) -> None:
@@ -299,6 +334,29 @@ def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Eve
     assert end.lr == {"head": 1.0, "body": 2.0}
 
 
+def test_the_numbers_of_numpy_and_the_rates_of_a_scheduler_can_be_logged_as_they_are(
+    bus: Bus, events: list[Event]
+) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 0.25)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with bus.run() as run:
+        for n in run.track(range(2)):
+            loss = torch.tensor(3.0).numpy()
+            run.log(loss=loss, one=np.ones((1, 1)), right=np.bool_(True), count=np.int64(7))
+            run.log(lr=scheduler.get_last_lr() if n else [0.5, 0.25])
+            loss.fill(9.0)
+    bus.drain(PATIENCE)
+    first, last = of(events, TrainBatchEnd)
+    assert (first.loss, first.losses) == (3.0, {"one": 1.0, "right": 1.0, "count": 7.0})
+    assert (first.lr, last.lr) == ({"0": 0.5, "1": 0.25}, {"all": 0.25})
+
+
+@pytest.mark.parametrize("rate", ["fast", ["fast"], [0.1, "fast"], {"head": "fast"}, np.ones(2)])
+def test_a_learning_rate_that_is_no_number_is_named_as_it_was_given(bus: Bus, rate: Any) -> None:
+    with bus.run() as run, pytest.raises(TrackingRefused, match=r"^log\(lr=\.\.\.\) expects a number"):
+        run.log(lr=rate)
+
+
 NO_NUMBERS: dict[str, Any] = {
     "text": "much",
     "none": None,
@@ -308,6 +366,8 @@ NO_NUMBERS: dict[str, Any] = {
     "complex tensor": torch.zeros((), dtype=torch.complex64),
     "sparse tensor": torch.ones(1).to_sparse(),
     "too large": 10**5000,
+    "array": np.ones(2),
+    "array of text": np.array("much"),
 }
 
 
@@ -346,3 +406,81 @@ def test_a_journal_sums_it_up_like_any_other(tmp_path: Path) -> None:
     summary = Journal(tmp_path).run(run.id)
     assert (summary.kind, summary.state, summary.model) == ("train", "finished", "digits")
     assert summary.metrics["accuracy"] == 0.75
+
+
+def signatures(folder: Path) -> list[tuple[int, int, int]]:
+    return [(event.attempt, event.rank, event.seq) for event in Journal(folder).events(run="own")]
+
+
+def test_a_run_that_is_begun_again_by_its_id_is_the_next_attempt_so_that_its_events_can_be_told_apart(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        with Bus(tmp_path) as bus:
+            for _ in range(2):
+                with bus.run(id="own") as run:
+                    for _ in run.track(range(2)):
+                        run.log(loss=1.0)
+    found = signatures(tmp_path)
+    assert len({*found}) == len(found)
+    assert sorted({attempt for attempt, _, _ in found}) == [1, 2, 3, 4]
+    assert Journal(tmp_path).run("own").attempt == 4
+
+
+def test_without_a_journal_a_bus_knows_the_attempts_that_it_has_told_of(bus: Bus, events: list[Event]) -> None:
+    for run in ("own", "other", "own"):
+        with bus.run(id=run):
+            pass
+    bus.drain(PATIENCE)
+    assert [start.attempt for start in of(events, RunStart)] == [1, 1, 2]
+
+
+def test_the_ranks_of_a_run_have_their_attempts_in_common(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        for rank in (0, 1, 0, 1):
+            with bus.run(id="own", rank=rank):
+                pass
+    assert [(start.attempt, start.rank) for start in Journal(tmp_path).events(RunStart)] == [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (2, 1),
+    ]
+    assert Journal(tmp_path).run("own").ranks == 2
+
+
+def test_a_loop_that_goes_on_from_a_checkpoint_says_from_where(tmp_path: Path) -> None:
+    for first in (0, 2):
+        with Bus(tmp_path) as bus, bus.run(id="own") as run:
+            for epoch in range(first, first + 3):
+                for _ in run.track(range(4), epochs=5, epoch=epoch, step=epoch * 4):
+                    run.log(loss=float(10 * first + epoch))
+    events = list(Journal(tmp_path).events(run="own"))
+    second = [event for event in events if event.attempt == 2]
+    assert [(start.epoch, start.step) for start in of(second, TrainStart)] == [(2, 8)]
+    assert [(end.epoch, end.step) for end in of(second, TrainBatchEnd)] == [
+        (e, 4 * e + b) for e in (2, 3, 4) for b in (1, 2, 3, 4)
+    ]
+    assert [end.epochs for end in of(second, TrainEnd)] == [5]
+    frame = Journal(tmp_path).frame(FitEpochEnd, run="own")
+    assert [*frame["epoch"]] == [0, 1, 2, 2, 3, 4]
+
+
+def test_epochs_and_steps_go_forward(bus: Bus) -> None:
+    with bus.run() as run:
+        for _ in run.track(range(3), epoch=4, step=100):
+            pass
+        for place, told in (({"epoch": 4}, 5), ({"step": 102}, 103)):
+            with pytest.raises(TrackingRefused, match=rf"lies behind what was told; expected {told} or more"):
+                next(run.track(range(3), **place))
+        for _ in run.track(range(1)):
+            pass
+    with pytest.raises(TrackingRefused, match=r"attempt=0; expected .* from 1 on"):
+        bus.run(id="own", attempt=0)
+
+
+def test_an_attempt_that_is_given_counts(bus: Bus, events: list[Event]) -> None:
+    with bus.run(id="own", attempt=7):
+        pass
+    bus.drain(PATIENCE)
+    assert [start.attempt for start in of(events, RunStart)] == [7]

@@ -150,3 +150,24 @@ def test_a_step_takes_batches_of_any_form() -> None:
     result = make_validator(data=data, loss=None, metrics=None, step=step).run()
     assert result.losses.keys() == {"size", "spread"}
     assert result.samples == 7
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = make_model()
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.head(inputs)}
+
+
+def test_a_metric_that_cannot_take_what_the_model_returns_is_named_with_what_it_was_given() -> None:
+    metrics = {"accuracy": MulticlassAccuracy(2)}
+    validator = Validator(Named(), make_loader(8, shuffle=False), metrics=metrics, device="cpu")
+    with pytest.raises(AttributeError) as caught:
+        validator.run()
+    (note,) = caught.value.__notes__
+    assert note.startswith(
+        "raised by metrics=... (accuracy), which compare what the model returned, a dict with 'logits'"
+    )
+    assert "with the targets, a tensor of shape (4,);" in note
