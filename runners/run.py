@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from ..bus import Bus, Mark, PolicyKeywords, Stream
 from ..bus.cells import AGAIN, did
@@ -110,9 +110,13 @@ class Run(Steered, Shown, Recorded, Generic[R]):
             return "failed" if self._outcome.exception() is not None else self._outcome.result().outcome
         if self._control.stopping:
             return "stopping"
-        if self._holds.awaited.held:
+        if self._held():
             return "held"
         return "paused" if self._control.paused else "running"
+
+    @override
+    def _held(self) -> bool:
+        return self._holds.awaited.held
 
     def result(self, timeout: float | None = None) -> R:
         """Wait for the run's end, `timeout` seconds at most, and return its result or raise the error that ended it.

@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from importlib.util import find_spec
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast, overload
+from pathlib import Path, PurePath
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, Union, cast, get_args, get_origin, overload
+
+from pydantic import AwareDatetime
 
 from ...schemas import Event
 from .errors import FrameLibraryMissing, FrameLibraryUnknown
@@ -23,7 +26,7 @@ LIBRARIES: tuple[Library, ...] = ("pandas", "polars")
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _SIMPLE = frozenset({float, int, str, bool, type(None)})
 
-Path: TypeAlias = tuple[str, ...]
+Way: TypeAlias = tuple[str, ...]
 """The way to a value: a field of the event, then the keys within it."""
 
 
@@ -55,8 +58,8 @@ def frame(
         FrameLibraryUnknown: there are no frames of that library.
     """
     library = chosen(library)
-    columns = flattened(events) or {field: [] for cls in types for field in cls.model_fields}
-    return _pandas(columns) if library == "pandas" else _polars(columns)
+    made = _pandas if library == "pandas" else _polars
+    return made(columns) if (columns := flattened(events)) else made(_specimens(types)).head(0)
 
 
 def chosen(library: Library | None) -> Library:
@@ -83,7 +86,7 @@ def _installed(name: str) -> bool:
 
 def flattened(events: Iterable[Event]) -> dict[str, list[object]]:
     """Return the columns of a table of `events`, by name; None where an event has no value."""
-    columns: dict[Path, list[object]] = {}
+    columns: dict[Way, list[object]] = {}
     fields: dict[str, None] = {}
     count = 0
     for event in events:
@@ -96,7 +99,39 @@ def flattened(events: Iterable[Event]) -> dict[str, list[object]]:
     return _named(columns, {field: place for place, field in enumerate(fields)})
 
 
-def _collect(columns: dict[Path, list[object]], path: Path, values: Mapping[str, object], row: int) -> None:
+def _specimens(types: Iterable[type[Event]]) -> dict[str, list[object]]:
+    """Return the columns of a table of one row, of which a frame without rows has the types.
+
+    Each field of `types` has a value of its type there, where that is a simple one.
+    """
+    fields = {name: field.annotation for cls in types for name, field in cls.model_fields.items()}
+    return {name: [_specimen(annotation)] for name, annotation in fields.items()}
+
+
+def _specimen(annotation: object) -> object:
+    for base, value in _SPECIMENS.items():
+        if annotation is base:
+            return value
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[0]
+    if get_origin(annotation) is Annotated:
+        return _specimen(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    return _specimen(parts[0]) if get_origin(annotation) in (Union, UnionType) and len(parts) == 1 else None
+
+
+_SPECIMENS: dict[object, object] = {
+    bool: False,
+    int: 0,
+    float: 0.0,
+    str: "",
+    Path: "",
+    datetime: EPOCH,
+    AwareDatetime: EPOCH,
+}
+
+
+def _collect(columns: dict[Way, list[object]], path: Way, values: Mapping[str, object], row: int) -> None:
     """Write `values` into that row of the columns, each below what is there or not."""
     for key, value in values.items():
         if value.__class__ not in _SIMPLE:
@@ -121,7 +156,7 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def _named(columns: dict[Path, list[object]], places: Mapping[str, int]) -> dict[str, list[object]]:
+def _named(columns: dict[Way, list[object]], places: Mapping[str, int]) -> dict[str, list[object]]:
     """Return `columns` in the order of their fields, under names that are all different."""
     empty = {path for path, column in columns.items() if all(value is None for value in column)}
     opened = {path[:-1] for path in columns if len(path) > 1}

@@ -7,9 +7,9 @@ from __future__ import annotations
 import importlib
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, Literal, cast
 
 from .curves import Curve, Story
 from .errors import MatplotlibMissing, NothingToPlot
@@ -18,8 +18,10 @@ try:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
+    from matplotlib.textpath import TextToPath
     from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("matplotlib", "numpy"):
@@ -30,6 +32,12 @@ COLORS = ("#2563eb", "#ea580c", "#059669", "#7c3aed", "#db2777", "#0891b2", "#a1
 INK, PALE = "#1e293b", "#64748b"
 WIDTH, HEIGHT = 4.4, 3.0
 """Of one panel, in inches."""
+MARGIN = 0.7
+"""What the labels of the y axis and the space beside it take of that width."""
+TITLE, LEGEND, RUNS = 10, 8, 9
+"""Sizes of the type of a panel's title, of its legend, and of the legend of the runs."""
+DOTTED = 40
+"""Epochs up to which each is marked."""
 SMOOTHED = 30
 """Points from which on a curve of batches is drawn smoothed as well; the window is that part of it."""
 DECADES = 1.5
@@ -132,37 +140,62 @@ def _entitle(figure: RunFigure, stories: Sequence[Story]) -> None:
         return
     handles = [Line2D([], [], color=_color(place), linewidth=2.5) for place in range(len(stories))]
     labels = [f"{story.run} · {story.state}" for story in stories]
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(len(stories), 3), frameon=False, fontsize=9)
+    room = figure.get_size_inches()[0] // max(_width(label, RUNS) for label in labels)
+    columns = int(min(max(room, 1), 3, len(stories)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=RUNS)
+
+
+def _width(label: str, size: int, *, handle: bool = True) -> float:
+    """Return the inches that `label` takes, in a legend with its line and the space around it."""
+    width = TextToPath().get_text_width_height_descent(label, FontProperties(size=size), False)[0]
+    return (width + (5.0 * size if handle else 0.0)) / 72
 
 
 def _dress(axes: Axes, panel: Panel) -> None:
-    title = panel.title.removeprefix("metrics.").removeprefix("losses.")
-    by = f" by {panel.x}" if panel.names[0].startswith(("loss", "epochs.")) else ""
-    axes.set_title("learning rate" if title == "lr" else title + by, loc="left", fontsize=10, color=INK, pad=8)
+    axes.set_title(_title(panel), loc="left", fontsize=TITLE, color=INK, pad=8, parse_math=False)
     axes.set_xlabel(panel.x, fontsize=8.5, color=PALE, loc="right")
     axes.tick_params(which="both", labelsize=8, colors=PALE, length=0)
     axes.grid(visible=True, color="#e2e8f0", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#cbd5e1")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+
+
+def _title(panel: Panel) -> str:
+    title = panel.title.removeprefix("metrics.").removeprefix("losses.")
+    by = f" by {panel.x}" if panel.names[0].startswith(("loss", "epochs.")) else ""
+    return "learning rate" if title == "lr" else title + by
 
 
 def _fill(axes: Axes, panel: Panel, stories: Sequence[Story]) -> None:
     drawn: list[Curve] = []
+    labels: dict[str, Line2D] = {}
+    names = [name for name in panel.names if any(name in story.curves for story in stories)]
     for place, story in enumerate(stories):
-        there = [(name, story.curves[name]) for name in panel.names if name in story.curves]
-        for order, (name, curve) in enumerate(there):
+        there = [(name, story.curves[name]) for name in names if name in story.curves]
+        for name, curve in there:
             drawn.append(curve)
+            order = names.index(name)
             color = _color(place if len(stories) > 1 else order)
-            if panel.x == "batch":
-                _draw_steps(axes, curve, color, "" if len(stories) > 1 else name.partition(".")[2] or name)
-            else:
-                _draw_epochs(axes, curve, color, _part(name), dashed=len(stories) > 1 and name.startswith("epochs."))
+            style: Literal["--", "-"] = (
+                "--" if len(stories) > 1 and len(names) > 1 and name.startswith("epochs.") else "-"
+            )
+            label = _label(name)
+            draw = _draw_steps if panel.x == "batch" else _draw_epochs
+            line = draw(axes, curve, color=color, linestyle=style, label=label)
+            if len(stories) == 1:
+                labels[label] = line
+            elif panel.x == "epoch":  # the colours say which run it is
+                labels[label] = Line2D([], [], color=PALE, linestyle=style)
         if panel.title.startswith("metrics.") and there:
             _mark_best(axes, there[0][1], story.best, _color(place), say=len(stories) == 1)
-    _legend(axes, panel, stories)
-    if panel.names[0].split(".")[0] in ("loss", "losses", "epochs") and _spans_decades(drawn):
+    if len(labels) > 1:
+        _add_legend(axes, panel, labels)
+    if not any(math.isfinite(value) for curve in drawn for value in curve.y):
+        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center", color=PALE)
+        axes.set(xticks=[], yticks=[])
+    elif panel.names[0].split(".")[0] in ("loss", "losses", "epochs") and _spans_decades(drawn):
         axes.set_yscale("log")
 
 
@@ -170,24 +203,34 @@ def _color(place: int) -> str:
     return COLORS[place % len(COLORS)]
 
 
-def _part(name: str) -> str:
-    return {"epochs": "train", "val": "validation"}.get(name.partition(".")[0], name)
+def _label(name: str) -> str:
+    group, _, rest = name.partition(".")
+    return {"epochs": "train", "val": "validation"}.get(group, rest or name)
 
 
-def _draw_steps(axes: Axes, curve: Curve, color: str, label: str) -> None:
+def _draw_steps(axes: Axes, curve: Curve, **style: Any) -> Line2D:
     points = len(curve.y)
-    smooth = _smoothed(curve.y) if points >= 2 * SMOOTHED and len(set(curve.y)) > points // 4 else None
-    if smooth is None:
-        axes.plot(curve.x, curve.y, color=color, linewidth=1.6, label=label, marker="o" if points == 1 else "")
-        return
-    axes.plot(curve.x, curve.y, color=color, linewidth=0.6, alpha=0.3)
-    axes.plot(curve.x, smooth, color=color, linewidth=1.8, label=label)
+    if points < 2 * SMOOTHED or len(set(curve.y)) <= points // 4:
+        return _draw_line(axes, curve.x, curve.y, _alone(curve.y), linewidth=1.6, **style)
+    _draw_line(axes, curve.x, curve.y, _alone(curve.y), linewidth=0.6, alpha=0.3, **{**style, "label": ""})
+    smooth = _smoothed(curve.y)
+    return _draw_line(axes, curve.x, smooth, _alone(smooth), linewidth=1.8, **style)
 
 
-def _draw_epochs(axes: Axes, curve: Curve, color: str, label: str, *, dashed: bool) -> None:
-    marker = "o" if len(curve.y) <= 40 else ""
-    style = "--" if dashed else "-"
-    axes.plot(curve.x, curve.y, style, color=color, linewidth=1.6, marker=marker, markersize=3.2, label=label)
+def _draw_epochs(axes: Axes, curve: Curve, **style: Any) -> Line2D:
+    marked = range(len(curve.y)) if len(curve.y) <= DOTTED else _alone(curve.y)
+    return _draw_line(axes, curve.x, curve.y, marked, linewidth=1.6, **style)
+
+
+def _draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], marked: Sequence[int], **style: Any) -> Line2D:
+    """Draw a line with a dot at each of the points `marked`."""
+    return axes.plot(x, y, marker="o" if marked else "", markevery=list(marked), markersize=3.2, **style)[0]
+
+
+def _alone(values: Sequence[float]) -> list[int]:
+    """Return the places of the numbers that have none beside them: a line of one point would not be seen."""
+    known = np.pad(np.isfinite(np.asarray(values, dtype=float)), 1)
+    return [int(place) for place in np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:])]
 
 
 def _mark_best(axes: Axes, curve: Curve, best: int | None, color: str, *, say: bool) -> None:
@@ -210,13 +253,16 @@ def _mark_best(axes: Axes, curve: Curve, best: int | None, color: str, *, say: b
         )
 
 
-def _legend(axes: Axes, panel: Panel, stories: Sequence[Story]) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if panel.names[0].startswith("epochs.") and len(stories) > 1:
-        handles = [Line2D([], [], color=PALE, linestyle=style) for style in ("--", "-")]
-        labels = ["train", "validation"]
-    if len(set(labels)) > 1:
-        axes.legend(handles, labels, frameon=False, fontsize=8, labelcolor=INK)
+def _add_legend(axes: Axes, panel: Panel, labels: Mapping[str, Line2D]) -> None:
+    """Name the lines above them, beside the title, where there is room; else where they leave the most."""
+    beside = _width(_title(panel), TITLE, handle=False) + sum(_width(label, LEGEND) for label in labels)
+    place: dict[str, Any] = {"loc": "best", "edgecolor": "none"}
+    if beside < WIDTH - MARGIN:
+        place = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(labels), "borderaxespad": 0.3}
+        place["frameon"] = False
+    legend = axes.legend([*labels.values()], [*labels], fontsize=LEGEND, labelcolor=INK, **place)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a dollar sign in a name begins no formula
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -72,14 +72,14 @@ class Recorded:
         found = find_events(types) if types else (self._rows(),)
         return frame(self._recall(*found), library, found)
 
-    def plot(self, *curves: str, against: Sequence[Recorded] = ()) -> RunFigure:
+    def plot(self, *curves: str, against: Recorded | Sequence[Recorded] = ()) -> RunFigure:
         """Draw the run as far as it is: a matplotlib figure, which a notebook shows and ``savefig`` saves.
 
         Args:
             curves: What to draw, in that order: ``loss``, ``losses``, ``losses.box``, ``metrics``,
                 ``metrics.accuracy``, ``fitness``, ``lr``. Default: the losses of steps and epochs, the metrics and the
                 learning rate.
-            against: Other runs to draw into the same axes.
+            against: Another run, or several, to draw into the same axes.
 
         Raises:
             MatplotlibMissing: matplotlib is not installed.
@@ -89,7 +89,8 @@ class Recorded:
         from .curves import DRAWN, Story
         from .plot import draw
 
-        return draw([Story(run.id, run._recall(*DRAWN)) for run in (self, *against)], curves)
+        others = (against,) if isinstance(against, Recorded) else against
+        return draw([Story(run.id, run._recall(*DRAWN)) for run in (self, *others)], curves)
 
     def _rows(self) -> type[Event]:
         starts = self._bus.remembered(RunStart, run=self.id, since=self._begin).events

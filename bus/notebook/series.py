@@ -6,7 +6,10 @@ import math
 
 Row = tuple[int, float | None, float | None, float | None]
 """Some points that follow each other, as one: the x of the first, their smallest, largest and mean value. None where
-none of them is finite."""
+none of them can be drawn."""
+
+LARGEST = 1e200
+"""What is beyond it in size is as good as infinite: an axis that had room for it would end beyond all numbers."""
 
 
 class Series:
@@ -18,8 +21,6 @@ class Series:
 
     def __init__(self, limit: int = 600) -> None:
         self.limit = limit
-        self.newest: int | None = None
-        """The x of the newest point."""
         self.generation = 0
         """Counts on when rows that were there before have changed."""
         self._width = 1  # points of a whole row
@@ -27,7 +28,6 @@ class Series:
 
     def add(self, x: int, value: float) -> None:
         """Add a point behind all others."""
-        self.newest = x
         last = self._rows[-1] if self._rows else None
         if last is None or last.points >= self._width:
             if len(self._rows) >= self.limit:
@@ -43,8 +43,12 @@ class Series:
         kept = [row for row in self._rows if row.x < x]
         if len(kept) < len(self._rows):
             self._rows = kept
-            self.newest = None
             self.generation += 1
+
+    @property
+    def newest(self) -> float | None:
+        """The value of the newest point; None where there is none."""
+        return self._rows[-1].newest if self._rows else None
 
     def rows(self, begin: int = 0) -> list[Row]:
         """Return the rows from `begin` on."""
@@ -64,31 +68,39 @@ class Series:
 
 
 class _Bucket:
-    __slots__ = ("finite", "high", "low", "points", "total", "x")
+    __slots__ = ("drawn", "high", "low", "newest", "points", "total", "x")
 
     def __init__(self, x: int) -> None:
         self.x = x
-        self.points = self.finite = 0
+        self.points = self.drawn = 0
         self.low, self.high, self.total = math.inf, -math.inf, 0.0
+        self.newest = math.nan
 
     def add(self, value: float) -> None:
         self.points += 1
-        if math.isfinite(value):
-            self.finite += 1
+        self.newest = value
+        if drawable(value):
+            self.drawn += 1
             self.total += value
             self.low, self.high = min(self.low, value), max(self.high, value)
 
     def join(self, other: _Bucket) -> None:
         self.points += other.points
-        self.finite += other.finite
+        self.drawn += other.drawn
         self.total += other.total
+        self.newest = other.newest
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
     def row(self) -> Row:
-        if not self.finite:
+        if not self.drawn:
             return self.x, None, None, None
-        mean = min(max(self.total / self.finite, self.low), self.high)  # a sum of large numbers may round beyond them
+        mean = min(max(self.total / self.drawn, self.low), self.high)  # a sum of large numbers may round beyond them
         return self.x, short(self.low), short(self.high), short(mean)
+
+
+def drawable(value: float) -> bool:
+    """Return whether `value` is a number that a picture has room for."""
+    return abs(value) <= LARGEST
 
 
 def short(value: float) -> float | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BusClosed, BusForked
+from ..errors import BusForked
 
 if TYPE_CHECKING:
     from ..bus import Bus
@@ -42,13 +44,22 @@ class Shown:
                 if error.name not in NEEDED:
                     raise
                 return {"text/plain": f"{self._as_text()}\n{ADVICE}"}
-        except (BusClosed, BusForked):
+        except BusForked:
             return {"text/plain": repr(self)}
+
+    def _held(self) -> bool:
+        """Return whether somebody holds the run where it is. For runs that can be held to override."""
+        return False
+
+    def _says_held(self) -> Callable[[], bool]:
+        """Return what calls `_held`, and keeps nothing: a notebook keeps its displays for ever."""
+        method = weakref.WeakMethod(self._held)
+        return lambda: (held := method()) is not None and held()
 
     def _as_text(self) -> str:
         from .watch import Watch
 
-        watch = Watch(self._bus, self.id, self._begin)
+        watch = Watch(self._bus, self.id, self._begin, held=self._says_held())
         try:
             watch.catch_up(CATCH_UP_SECONDS)
             return watch.describe(type(self).__name__)
@@ -59,7 +70,7 @@ class Shown:
         from .widget import RunWidget
 
         if self._widget is None or self._widget.comm is None:  # it may have been closed
-            self._widget = RunWidget(self._bus, self.id, self._begin)
+            self._widget = RunWidget(self._bus, self.id, self._begin, self._says_held())
         return self._widget.bundle(type(self).__name__)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from ...schemas import (
     BatchEnd,
     Event,
@@ -30,7 +32,8 @@ from ...schemas import (
     ValEvent,
     ValStart,
 )
-from ..subscribers import wording
+from ..subscribers import text, wording
+from .losses import SaidLoss
 from .progress import Progress
 from .series import Series
 
@@ -68,6 +71,15 @@ class Curve(Series):
         super().__init__()
         self.about = {"chart": chart, "label": label, "dense": dense}
         """`dense`: it has a point for each batch, not for each epoch."""
+        self.epoch: int | None = None
+        """The epoch of the newest point, where it has a point for each."""
+
+    @override
+    def cut(self, x: int) -> None:
+        before = len(self)
+        super().cut(x)
+        if len(self) < before:
+            self.epoch = None
 
 
 class RunState:
@@ -103,6 +115,9 @@ class RunState:
         """Curves that are not drawn, because there are too many."""
         self._attempt = 0
         self._step = 0
+        self._said_loss = SaidLoss()
+        self._lost: NonFinite | None = None  # the first batch whose loss was lost
+        self._lost_more = 0  # batches since
         self._left_out: set[str] = set()
 
     def take(self, event: Event) -> None:
@@ -118,6 +133,7 @@ class RunState:
             self.outcome, self.reason, self.error = "", None, None
         self._attempt, self.elapsed = event.attempt, event.elapsed
         self.progress.take(event)
+        self._said_loss.take(event)
         self._note(event)
 
     def _note(self, event: Event) -> None:
@@ -125,15 +141,14 @@ class RunState:
             case BatchEnd():
                 self._note_batch(event)
             case TrainStart():
-                for curve in list(self.curves.values()):
-                    curve.cut(event.step + 1)
+                self._go_back(event.step)
             case TrainEpochEnd():
                 self._step = event.step
-                self._extend(event.losses, "train")
+                self._extend(event.epoch, event.losses, "train")
             case FitEpochEnd():
                 self._note_epoch(event)
             case NonFinite():
-                self.warning = f"the loss was lost in {wording.non_finite(event)}"
+                self._note_lost(event)
             case ValEnd() | PredictEnd():
                 self._note_pass(event)
             case ExportStart() | ExportPhase() | ExportEnd():
@@ -147,23 +162,38 @@ class RunState:
             case _:
                 pass
 
+    def _go_back(self, step: int) -> None:
+        """Forget what came after `step`: it is done again."""
+        for curve in list(self.curves.values()):
+            curve.cut(step + 1)
+        if self._lost is not None and self._lost.step >= step:
+            self._lost, self.warning = None, ""
+
+    def _note_lost(self, event: NonFinite) -> None:
+        self._lost_more = 0 if self._lost is None else self._lost_more + 1
+        self._lost = self._lost or event
+        since = f", and in {text.plural(self._lost_more, 'batch', 'batches')} since" if self._lost_more else ""
+        self.warning = f"the loss was lost in {wording.non_finite(self._lost)}{since}"
+
     def _note_batch(self, event: BatchEnd) -> None:
         match event:
             case TrainBatchEnd():
                 self._step = event.step
-                self._add("loss", "loss", "each step", event.loss, dense=True)
+                if self._said_loss.known:
+                    self._add("loss", "loss", "each step", event.loss)
                 for name, value in event.lr.items():
-                    self._add(f"lr {name}", "learning rate", name, value, dense=True)
+                    self._add(f"lr {name}", "learning rate", name, value)
                 rates = dict.fromkeys(event.lr.values())  # equal ones once
                 lr = {"lr" if len(rates) == 1 else f"lr {name}": value for name, value in event.lr.items()}
-                self.numbers = {"loss": event.loss, **event.losses, **lr}
+                loss = {} if self._said_loss.known is False else {"loss": event.loss}
+                self.numbers = {**loss, **event.losses, **lr}
             case ValBatchEnd() if self.kind == "val":
                 self.numbers = dict(event.losses)
             case PredictBatchEnd():
                 self.numbers = {f"{part} ms": value for part, value in event.speed.items()}
                 self._step = event.batch + 1
                 if event.speed:
-                    self._add("ms", "ms an input", "each batch", sum(event.speed.values()), dense=True)
+                    self._add("ms", "ms an input", "each batch", sum(event.speed.values()))
             case _:
                 pass
 
@@ -171,8 +201,8 @@ class RunState:
         self.metrics = wording.numbers(event)
         self.best = None if event.best_epoch is None else event.best_epoch + 1
         if not event.final:
-            self._extend(event.losses, "train")
-            self._extend(event.metrics, "val")
+            self._extend(event.epoch, event.losses, "train")
+            self._extend(event.epoch, event.metrics, "val")
 
     def _note_pass(self, event: ValEnd | PredictEnd) -> None:
         if isinstance(event, ValEnd):
@@ -197,21 +227,23 @@ class RunState:
         if event.error is not None:
             self.error = {"type": event.error.type.rpartition(".")[2], "message": event.error.message}
 
-    def _extend(self, values: Mapping[str, float], label: str) -> None:
+    def _extend(self, epoch: int, values: Mapping[str, float], label: str) -> None:
         """Add what an epoch came to; a number of both kinds is drawn in one chart."""
         for name, value in values.items():
-            self._add(f"{label} {name}", name, label, value, dense=False)
+            self._add(f"{label} {name}", name, label, value, epoch)
 
-    def _add(self, key: str, chart: str, label: str, value: float, *, dense: bool) -> None:
+    def _add(self, key: str, chart: str, label: str, value: float, epoch: int | None = None) -> None:
+        """Add a point to the curve `key`, of a batch or of an `epoch`."""
         curve = self.curves.get(key)
         if curve is None:
             if len(self.curves) >= MOST_CURVES:
                 self._left_out.add(key)
                 self.left_out = len(self._left_out)
                 return
-            curve = self.curves[key] = Curve(chart, label, dense)
-        if not dense and curve.newest == self._step:
+            curve = self.curves[key] = Curve(chart, label, epoch is None)
+        if epoch is not None and curve.epoch == epoch:
             return  # it was told at the end of the batches already
+        curve.epoch = epoch
         curve.add(self._step, value)
 
     def head(self) -> dict[str, Any]:
@@ -230,6 +262,8 @@ class RunState:
             "doing": progress.doing,
             "batch": progress.batch,
             "batches": progress.batches,
+            "step": progress.step,
+            "steps": progress.steps,
             "share": progress.share,
             "left": progress.left,
             "speed": progress.speed,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ...schemas import Event, RunEnd
 from ..cells import apart
-from .state import SHOWN, RunState
+from ..errors import BusClosed
+from .state import SHOWN, RunState, number
 
 if TYPE_CHECKING:
     from ..bus import Bus
@@ -40,12 +41,21 @@ class Watch:
         run: Its id.
         begin: Where it begins.
         tell: Called with each message, by one thread at a time; None: nobody listens.
+        held: Says whether somebody holds the run where it is; its events do not.
     """
 
-    def __init__(self, bus: Bus, run: str, begin: Mark, tell: Callable[[Message], None] | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        run: str,
+        begin: Mark,
+        tell: Callable[[Message], None] | None = None,
+        held: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._run = run
         self._begin = begin
         self._tell = tell
+        self._held = held
         self._steering = bus.steering
         self._state = RunState(run)
         self._heard = datetime.now().astimezone()
@@ -56,19 +66,29 @@ class Watch:
         self._sent: dict[str, tuple[int, int]] = {}  # of each curve: its generation, and the rows that will not change
         self._version = 0
         self._listened = False
+        self._placed = threading.Event()
+        self._stream: Stream[Event] | None = None
+        remembered: Iterable[Event] = ()
+        try:
+            self._stream = self._open(bus)
+        except BusClosed:  # nothing more will come
+            remembered = bus.remembered(*SHOWN, run=run, since=begin).events
+        self._is_past = self._stream is None
+        self._thread = threading.Thread(
+            target=self._read, args=(remembered, self._stream), name=f"lineside-display-{run}", daemon=True
+        )
+        self._thread.start()
+
+    def _open(self, bus: Bus) -> Stream[Event]:
         # A bus with a journal reads from there what its memory has forgotten. Without one, what is forgotten would
         # count as missed, and be announced to everybody, if it were asked for.
         with apart():  # all displays of the run share it, whichever cell came first
-            self._stream: Stream[Event] | None = bus.stream(
-                *SHOWN, since="start" if bus.journal is None else begin, latency=PERIOD
+            stream: Stream[Event] = bus.stream(
+                *SHOWN, since="start" if bus.journal is None else self._begin, latency=PERIOD
             )
         # A stream that is read before it has its place in the log would take itself to have read everything.
-        self._placed = threading.Event()
-        bus.source(run).call(self._placed.set)
-        self._thread = threading.Thread(
-            target=self._read, args=(self._stream,), name=f"lineside-display-{run}", daemon=True
-        )
-        self._thread.start()
+        bus.source(self._run).call(self._placed.set)
+        return stream
 
     def close(self) -> None:
         """Read no more, and wait until the thread has ended."""
@@ -145,26 +165,36 @@ class Watch:
 
     # ---- the thread
 
-    def _read(self, stream: Stream[Event]) -> None:
+    def _read(self, remembered: Iterable[Event], stream: Stream[Event] | None) -> None:
         try:
-            self._follow(stream)
+            if stream is None:
+                self._look_back(remembered)
+            else:
+                self._follow(stream)
         except Exception:
             logger.exception("the display of run %s has ended", self._run)
         finally:
             self._over.set()
-            stream.close()
+            if stream is not None:
+                stream.close()
             self._stream = None  # it has the bus's memory, and a notebook keeps its widgets for ever
             self._caught_up.set()
+
+    def _look_back(self, remembered: Iterable[Event]) -> None:
+        for event in remembered:
+            if self._over.is_set() or self._take(event):
+                break
+        self._over.set()
+        self.refresh()
 
     def _follow(self, stream: Stream[Event]) -> None:
         due = 0.0
         self._placed.wait(PLACED_SECONDS)
         with stream as events:
             for event in events:
-                if event.seq > self._begin.position:  # before it there may be an earlier attempt
-                    self._take(event)
-                    if isinstance(event, RunEnd) and event.run == self._run and not event.rank:
-                        break
+                # Before its begin there may be an earlier attempt.
+                if event.seq > self._begin.position and self._take(event):
+                    break
                 is_last = not events.stats.lag
                 if is_last or time.monotonic() >= due:
                     self.refresh()
@@ -178,11 +208,13 @@ class Watch:
         self._over.set()
         self.refresh()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> bool:
+        """Take in `event`; return whether it is the run's last."""
         with self._lock:
             self._state.take(event)
             if event.run == self._run:
                 self._heard = event.time.astimezone()
+        return isinstance(event, RunEnd) and event.run == self._run and not event.rank
 
     def _doing(self) -> str:
         """Return what the run does, in a word."""
@@ -190,13 +222,15 @@ class Watch:
             return self._state.outcome
         steerable = self._steering.get(self._run)
         if steerable is None:
-            ended = self._over.is_set()
+            ended = self._is_past or self._over.is_set()
             return "unheard" if ended else "running" if self._state.begun else "waiting"
-        return "stopping" if steerable.stopping else "paused" if steerable.paused else "running"
+        if steerable.stopping:
+            return "stopping"
+        return "held" if self._held() else "paused" if steerable.paused else "running"
 
     def _head(self) -> dict[str, Any]:
         doing = self._doing()
-        steerable = doing in ("running", "paused", "stopping") and self._steering.get(self._run) is not None
+        steerable = doing in ("running", "held", "paused", "stopping") and self._steering.get(self._run) is not None
         return {**self._state.head(), "state": doing, "steerable": steerable, "time": self._heard.isoformat()}
 
     def _message(self, head: dict[str, Any], sent: dict[str, tuple[int, int]]) -> Message:
@@ -207,7 +241,8 @@ class Watch:
         for name, curve in self._state.curves.items():
             generation, begin = sent.get(name, (-1, 0))
             begin = begin if generation == curve.generation else 0
-            curves[name] = {**curve.about, "from": begin, "rows": curve.rows(begin)}
+            newest = None if curve.newest is None else number(curve.newest)
+            curves[name] = {**curve.about, "newest": newest, "from": begin, "rows": curve.rows(begin)}
             sent[name] = (curve.generation, max(len(curve) - 1, 0))  # the last row may still change
         return {"version": self._version, "head": head, "curves": curves}
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
@@ -43,11 +44,11 @@ class RunWidget(anywidget.AnyWidget):
     key = traitlets.Unicode().tag(sync=True)
     """By which the frontend knows that two views show the same."""
 
-    def __init__(self, bus: Bus, run: str, begin: Mark) -> None:
+    def __init__(self, bus: Bus, run: str, begin: Mark, held: Callable[[], bool]) -> None:
         self._frontends: dict[str, bool] = {}
         self._esm = _static("widget.js")
         self._css = _static("widget.css")
-        self._watch = Watch(bus, run, begin, self._tell)
+        self._watch = Watch(bus, run, begin, self._tell, held)
         self._watch.catch_up(CATCH_UP_SECONDS)
         super().__init__(key=uuid.uuid4().hex)
         self.on_msg(self._hear)

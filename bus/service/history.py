@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, Field
 from pydantic_core import from_json
+from typing_extensions import override
 
 from ...schemas import (
     ExportEnd,
@@ -38,6 +39,7 @@ from ...schemas import (
     ValStart,
     wire_name,
 )
+from ..attempts import OfAttempts
 from ..journal import Journal, JournalUnreadable
 from ..journal.chunks import Record
 from ..journal.claim import is_claimed
@@ -84,7 +86,7 @@ class Span(BaseModel, frozen=True):
     label: str
 
 
-class Points(BaseModel, frozen=True):
+class Points(BaseModel, frozen=True, ser_json_inf_nan="strings"):
     """A series, down-sampled: of what each point stands for the mean, the smallest and the largest.
 
     Null is a value that is not finite.
@@ -95,6 +97,9 @@ class Points(BaseModel, frozen=True):
     value: list[float | None]
     min: list[float | None]
     max: list[float | None]
+    newest: float | None = Field(
+        description="The last value by itself, however many the last point stands for; `NaN` and `Infinity` as texts."
+    )
 
 
 @dataclass
@@ -132,6 +137,7 @@ class Column:
             value=[value for value, _, _ in bands],
             min=[low for _, low, _ in bands],
             max=[high for _, _, high in bands],
+            newest=self.value[last - 1] if last > first else None,
         )
 
 
@@ -140,26 +146,23 @@ def _band(values: Sequence[float]) -> tuple[float | None, float | None, float | 
     return (sum(finite) / len(finite), min(finite), max(finite)) if finite else (None, None, None)
 
 
-class Columns:
+class Columns(OfAttempts[int]):
     """Series by name, of the newest attempt and of what it built on."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.named: dict[str, Column] = {}
         self.thinned = False
-        self._attempt = 0
 
     @property
     def last(self) -> float:
         """The last step of any."""
         return max((column.step[-1] for column in self.named.values() if column.step), default=0)
 
-    def admit(self, attempt: int, step: int) -> bool:
-        """Return whether what `attempt` says of `step` counts: what it does again, an earlier one did in vain."""
-        if attempt > self._attempt:
-            self._attempt = attempt
-            for column in self.named.values():
-                column.cut(step)
-        return attempt == self._attempt
+    @override
+    def cut(self, place: int) -> None:
+        for column in self.named.values():
+            column.cut(place)
 
     def add(self, step: int, time: float, values: Iterable[tuple[str, object]]) -> None:
         """Add a point to each series of `values`."""

@@ -45,7 +45,14 @@ class Told(Shown):
 
     def batch(self, step: int, loss: float, *, epoch: int = 0, batch: int = 0, batches: int | None = None) -> None:
         place = {"epoch": epoch, "batch": batch, "batches": batches, "batch_size": 2}
-        self.source.publish(TrainBatchEnd, **place, step=step, loss=loss, losses={}, lr={"all": 0.1})
+        self.source.publish(TrainBatchEnd, **place, step=step, loss=loss, losses={"loss": loss}, lr={"all": 0.1})
 
     def end(self, outcome: str = "completed", **more: Any) -> None:
         self.source.publish(RunEnd, kind="train", outcome=outcome, duration=12.0, **more)
+
+
+def text_of(run: Any) -> str:
+    """Return the line that `run` is shown as where there is no notebook."""
+    bundle: dict[str, str] = run._repr_mimebundle_()
+    assert bundle.keys() == {"text/plain"}
+    return bundle["text/plain"]

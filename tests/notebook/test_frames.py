@@ -107,6 +107,23 @@ def test_a_frame_of_nothing_has_the_columns() -> None:
     bus.close()
 
 
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_frame_of_nothing_has_the_types_of_one_with_rows(library: Any) -> None:
+    filled = cast("Any", frame([batch_end(0, {"box": 1.0})], library))
+    empty = cast("Any", frame([], library, [TrainBatchEnd]))
+    kinds: list[dict[str, str]] = [
+        {name: str(made[name].dtype) for name in made.columns if made[name].dtype != object} for made in (filled, empty)
+    ]
+    shared = [name for name in kinds[0] if name in kinds[1] and name != "batches"]  # it is None in the row
+    assert {"time", "run", "rank", "epoch", "step", "loss", "seconds", "elapsed"} <= {*shared}
+    assert [kinds[1][name] for name in shared] == [kinds[0][name] for name in shared]
+    ends = cast("Any", frame([], library, [FitEpochEnd]))
+    assert str(ends["fitness"].dtype).lower() == "float64"
+    assert str(ends["final"].dtype).lower() in ("bool", "boolean")
+    if library == "pandas":
+        assert list(empty["time"].dt.date) == []
+
+
 async def test_it_can_be_made_on_the_loop_that_the_bus_needs() -> None:
     async with Bus() as bus:
         run = start(make_trainer(Path("none"), epochs=1, save=False, bus=bus))

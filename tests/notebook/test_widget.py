@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lineside.bus import Bus, Mark
-from lineside.bus.notebook.series import Series, short
+from lineside.bus.notebook.series import Series, drawable, short
 from lineside.bus.notebook.state import RunState
 from lineside.bus.notebook.watch import Watch
 from lineside.runners import TrackedRun
@@ -32,6 +32,7 @@ from lineside.schemas import (
     RunEnd,
     RunStart,
     TrainBatchEnd,
+    TrainEpochEnd,
     TrainEpochStart,
     ValBatchEnd,
     ValEnd,
@@ -40,7 +41,7 @@ from lineside.schemas import (
 from tests.runners.support import make_trainer
 from tests.snippets import run_code
 
-from .support import PATIENCE, Told
+from .support import PATIENCE, Told, text_of
 
 UNKNOWN: dict[str, Any] = dict.fromkeys(("fitness", "best_fitness", "best_epoch", "best", "last"))
 
@@ -103,7 +104,7 @@ def test_a_curve_of_any_length_keeps_its_extremes_and_its_size(values: list[floa
     rows = curve.rows()
     assert len(rows) <= limit
     assert [row[0] for row in rows] == sorted({row[0] for row in rows})
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [value for value in values if drawable(value)]
     assert min((low for _, low, _, _ in rows if low is not None), default=None) == (
         short(min(finite)) if finite else None
     )
@@ -120,6 +121,18 @@ def test_a_single_spike_among_a_million_points_is_seen() -> None:
     spikes = [row for row in curve.rows() if row[2] == 100.0]
     assert len(spikes) == 1
     assert abs(spikes[0][0] - 1_777) <= 1_000_000 / 300
+
+
+def test_the_newest_value_of_a_curve_is_told_whatever_its_row_stands_for() -> None:
+    curve = Series(8)
+    for x in range(20):
+        curve.add(x, float(x))
+        assert curve.newest == x
+    curve.add(20, math.nan)
+    assert curve.newest is not None
+    assert math.isnan(curve.newest)
+    curve.cut(0)
+    assert curve.newest is None
 
 
 def test_rows_that_were_sent_do_not_change_within_a_generation() -> None:
@@ -202,6 +215,17 @@ def test_a_lost_loss_is_said_and_leaves_the_curve_open(bus: Bus) -> None:
     assert shown["head"]["numbers"]["loss"] == "nan"
     assert "the loss was lost in epoch 1, batch 1" in shown["head"]["warning"]
     assert shown["curves"]["loss"]["rows"] == [(1, None, None, None)]
+
+
+def test_what_is_logged_after_an_epoch_without_batches_is_drawn_too(bus: Bus) -> None:
+    with TrackedRun(bus, "own") as run:
+        for accuracy, batches in ((0.5, [1]), (0.7, [])):
+            for _ in run.track(batches):
+                run.log(loss=1.0)
+            run.log(accuracy=accuracy)
+    seen = Watch(bus, run.id, Mark())
+    assert seen.wait(PATIENCE)
+    assert [row[3] for row in seen.snapshot()["curves"]["val accuracy"]["rows"]] == [0.5, 0.7]
 
 
 def test_a_prediction_a_validation_and_an_export_have_their_own_progress() -> None:
@@ -310,6 +334,7 @@ def test_a_row_that_grows_is_told_again(bus: Bus) -> None:
     run.batch(702, 9.0)
     frontend.wait(lambda: frontend.curves["loss"][-1] == (701, 1.0, 9.0, 5.0))
     assert len(frontend.curves["loss"]) == 351
+    assert seen.snapshot()["curves"]["loss"]["newest"] == 9.0
     seen.close()
 
 
@@ -463,13 +488,21 @@ def test_a_real_training_is_paused_and_shown_so_and_stopped(tmp_path: Path, bus:
     seen.close()
 
 
+async def test_a_run_that_is_held_says_so_and_can_be_stopped(tmp_path: Path, bus: Bus) -> None:
+    run = make_trainer(tmp_path, bus=bus, epochs=100_000, validate=False).start()
+    async with run.hold(TrainEpochEnd):
+        assert re.match(r"<Run train-\S+ held, epoch 1/100000, ", text_of(run))
+        seen = Watch(bus, run.id, Mark(), held=lambda: run.state == "held")
+        assert seen.catch_up(PATIENCE)
+        head = seen.snapshot()["head"]
+        assert (head["state"], head["steerable"]) == ("held", True)
+        seen.steer("stop")
+        assert seen.snapshot()["head"]["state"] == "stopping"
+    assert (await run).outcome == "stopped"
+    seen.close()
+
+
 # ---- as text
-
-
-def text_of(run: Any) -> str:
-    bundle: dict[str, str] = run._repr_mimebundle_()
-    assert bundle.keys() == {"text/plain"}
-    return bundle["text/plain"]
 
 
 def test_without_a_notebook_a_run_is_a_line_of_text_that_says_of_when_it_is(bus: Bus) -> None:
@@ -495,11 +528,25 @@ def test_a_loop_of_ones_own_displays_itself(bus: Bus) -> None:
     assert re.fullmatch(r"<TrackedRun own-\S+ completed, 1 epoch, loss 1.5000, accuracy 0.5000, \d+ ms>", line), line
 
 
-def test_a_run_on_a_closed_bus_is_what_it_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("outcome", ["completed", "stopped", "failed"])
+def test_a_run_that_is_displayed_only_after_its_bus_was_closed_says_how_it_ended_and_its_numbers(outcome: str) -> None:
     with Bus() as bus:
-        run = make_trainer(tmp_path, bus=bus, validate=False).start()
-        run.result(PATIENCE)
-    assert text_of(run) == repr(run)
+        run = Told(bus)
+        run.begin()
+        run.epoch(0, [4.0, 2.0])
+        run.end(outcome)
+    assert text_of(run).startswith(f"<Told train-1 {outcome}, ")
+    assert text_of(run).endswith("loss 2.0000, 12.0 s>")
+    seen = watch(run, bus)
+    assert seen.wait(PATIENCE)
+    assert [row[3] for row in seen.snapshot()["curves"]["loss"]["rows"]] == [4.0, 2.0]
+
+
+def test_a_run_whose_bus_was_closed_before_its_end_is_not_heard_any_more() -> None:
+    with Bus() as bus:
+        run = Told(bus)
+        run.begin()
+    assert "train-1 not heard any more, epoch 1/3" in text_of(run)
 
 
 def test_a_display_keeps_neither_the_run_nor_its_model(tmp_path: Path, bus: Bus) -> None:

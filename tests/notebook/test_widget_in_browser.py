@@ -107,7 +107,7 @@ def shown(browser: Browser) -> Generator[Shown]:
 
 
 class Wheel:
-    paused = stopping = False
+    paused = stopping = held = False
 
     def stop(self, reason: str) -> None: ...
 
@@ -145,7 +145,8 @@ def told_of(story: Story, wheel: Wheel | None = None) -> dict[str, Any]:
         run = Told(bus, "train-20261122-071522-9f3a")
         with bus.steering.within(run.id, wheel or Wheel()):
             story(run)
-            seen = Watch(bus, run.id, run._begin)  # pyright: ignore[reportPrivateUsage]
+            held = wheel is not None and wheel.held
+            seen = Watch(bus, run.id, run._begin, held=lambda: held)  # pyright: ignore[reportPrivateUsage]
             assert seen.catch_up(PATIENCE)
             message = seen.snapshot()
             seen.close()
@@ -227,6 +228,22 @@ def test_the_buttons_ask_and_stop_is_clicked_twice(shown: Shown) -> None:
     assert shown.sent().count("stop") == 1
 
 
+def test_a_run_that_is_held_says_so_and_promises_no_time_and_can_be_stopped(shown: Shown) -> None:
+    shown.page.clock.install()
+    shown.begin(told_of(training))
+    expect(shown.widget.locator(".ls-left")).to_contain_text("left")
+    wheel = Wheel()
+    wheel.held = True
+    shown.tell({**told_of(training, wheel=wheel), "version": 1000})
+    expect(shown.badge).to_have_text("held")
+    expect(shown.widget.locator(".ls-left")).to_have_text("")
+    expect(shown.button("Pause")).to_be_disabled()
+    expect(shown.button("Stop")).to_be_enabled()
+    shown.page.clock.run_for(14_000)
+    expect(shown.notice).to_have_text("")  # that nothing is heard is in the nature of it
+    keep_picture(shown, "widget-held")
+
+
 def test_a_kernel_that_is_busy_with_a_cell_is_said_to_be(shown: Shown) -> None:
     shown.begin(told_of(training))
     shown.page.evaluate("() => { window.model.answers = false; window.model.tell({}); }")
@@ -248,9 +265,26 @@ def test_a_refusal_is_said(shown: Shown) -> None:
     expect(shown.notice).to_have_text("The run does not go on.")
 
 
+def test_a_click_that_comes_too_late_leaves_no_word_behind(shown: Shown) -> None:
+    def over(run: Told) -> None:
+        training(run)
+        run.end()
+
+    shown.begin(told_of(training))
+    shown.page.evaluate("() => { window.model.answers = false; }")
+    shown.button("Pause").click()
+    asked = shown.page.evaluate("() => window.model.sent.findLast(({ ask }) => ask === 'pause').id")
+    shown.tell({**told_of(over), "version": 1000, "answer": asked, "refused": "The run does not go on."})
+    expect(shown.badge).to_have_text("completed")
+    expect(shown.notice).to_have_text("")
+
+
 def test_without_a_kernel_nothing_is_said_to_be_live_and_no_button_works(shown: Shown) -> None:
     shown.begin(told_of(training))
+    expect(shown.widget.locator(".ls-left")).to_contain_text("left")
     shown.page.evaluate("() => window.model.emit('comm:close')")
+    expect(shown.badge).to_have_text("not heard any more")
+    expect(shown.widget.locator(".ls-left")).to_have_text("")
     expect(shown.notice).to_contain_text("No kernel answers: nothing is live any more. This is how things stood at")
     expect(shown.button("Pause")).to_be_disabled()
     expect(shown.button("Stop")).to_be_disabled()
@@ -338,6 +372,66 @@ def test_a_narrow_page_is_not_wider_than_it_is(shown: Shown) -> None:
     shown.begin(told_of(training))
     assert shown.page.evaluate("() => document.documentElement.scrollWidth") <= 360
     keep_picture(shown, "widget-narrow")
+
+
+def test_a_number_that_has_none_beside_it_is_a_dot_and_a_chart_without_any_says_so(shown: Shown) -> None:
+    values = [1.0, 0.9, math.nan, 2.0, math.nan, 0.5, *[0.4] * 60]
+
+    def story(run: Told) -> None:
+        run.begin(epochs=2)
+        run.epoch(0, values, epochs=2)
+        unknown = {**UNKNOWN, **dict.fromkeys(("fitness", "best_fitness", "best_epoch"))}
+        metrics = {"accuracy": math.nan}
+        run.source.publish(FitEpochEnd, epoch=0, epochs=2, losses={}, metrics=metrics, duration=1.0, **unknown)
+
+    shown.begin(told_of(story))
+    loss, accuracy = shown.widget.locator("figure").nth(0), shown.widget.locator("figure").nth(1)
+    assert (loss.locator(".ls-dots").first.get_attribute("d") or "").count("M") == 1
+    expect(loss.get_by_text("no finite value")).to_be_hidden()
+    expect(accuracy.locator("h3")).to_have_text("accuracy")
+    expect(accuracy.get_by_text("no finite value")).to_be_visible()
+    expect(accuracy.locator(".ls-legend b")).to_have_text("nan")
+    keep_picture(shown, "widget-dots")
+    told = told_of(story)
+    told["curves"]["val accuracy"] |= {"rows": [[66, 0.5, 0.5, 0.5]], "newest": 0.5}
+    shown.tell({**told, "version": 1000})
+    expect(accuracy.get_by_text("no finite value")).to_be_hidden()
+    expect(accuracy.locator(".ls-legend b")).to_have_text("0.5000")
+    expect(accuracy.locator(".ls-dots")).to_have_attribute("d", re.compile("M.*"))
+
+
+def test_the_newest_value_is_said_also_where_many_points_are_one(shown: Shown) -> None:
+    def story(run: Told) -> None:
+        run.begin(epochs=1)
+        for number in range(700):
+            run.batch(number + 1, 1.0 * number, batch=number, batches=1000)
+        run.batch(701, 5.0, batch=700, batches=1000)
+        run.batch(702, 9.0, batch=701, batches=1000)
+
+    shown.begin(told_of(story))
+    expect(shown.widget.locator(".ls-legend b").first).to_have_text("9")
+
+
+def test_a_run_that_its_steps_end_says_how_many_there_are(shown: Shown) -> None:
+    def story(run: Told) -> None:
+        run.source.publish(RunStart, kind="train", model="Net", device="cpu", config={"max_steps": 200})
+        run.source.publish(PretrainRoutineEnd, parameters=1, trainable=1, batches=50, val_batches=None)
+        run.batch(50, 1.0, batch=49, batches=50)
+
+    shown.begin(told_of(story))
+    expect(shown.widget).to_contain_text("epoch 1 · step 50 of 200 · training · batch 50 of 50")
+    assert shown.widget.get_by_role("progressbar", name="Progress").get_attribute("value") == "0.2500"
+    keep_picture(shown, "widget-steps")
+
+
+def test_losses_that_no_axis_has_room_for_are_left_out(shown: Shown) -> None:
+    def story(run: Told) -> None:
+        run.begin()
+        run.epoch(0, [1.0, 1.7e308, -1.7e308, 2.0])
+
+    shown.begin(told_of(story))
+    assert "NaN" not in shown.widget.inner_html()
+    keep_picture(shown, "widget-huge")
 
 
 def test_a_logarithmic_scale_shows_what_a_large_value_hides(shown: Shown) -> None:

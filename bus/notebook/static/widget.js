@@ -3,7 +3,8 @@
 const BUSY_AFTER = 1500; // milliseconds without an answer
 const QUIET_AFTER = 10_000; // milliseconds without a word, of a run that goes on
 const SURE_FOR = 4000; // milliseconds in which a second click stops the run
-const GOING = ["waiting", "running", "paused", "stopping"];
+const GOING = ["waiting", "running", "held", "paused", "stopping"];
+const STILL = ["held", "paused"]; // it stands, and says nothing
 const PHASES = ["capture", "lower", "save", "verify"];
 
 // ---- elements. No markup is ever built from text, so nothing that an event says can become markup.
@@ -201,14 +202,14 @@ class Store {
 
   /** What is wrong with the connection, in words. */
   get notice() {
-    if (this.refused) return this.refused;
     if (!this.going) return "";
+    if (this.refused) return this.refused;
     const as = this.head.time ? ` This is how things stood at ${clock(this.head.time)}.` : "";
     if (this.gone) return `No kernel answers: nothing is live any more.${as}`;
     if (this.late("stop", "pause", "resume")) {
       return "The kernel is busy with a cell, so the click has not arrived. It counts when the cell ends; to stop a run that the cell waits for or drives, interrupt the cell (■).";
     }
-    if (this.quiet <= QUIET_AFTER || this.head.state === "paused") return "";
+    if (this.quiet <= QUIET_AFTER || STILL.includes(this.head.state)) return "";
     const ago = `Last heard ${Math.round(this.quiet / 1000)} s ago`;
     return this.late("state") ? `${ago}: the kernel is busy with a cell, or gone.` : `${ago}.`;
   }
@@ -257,9 +258,10 @@ class Chart {
     this.cursor = h("line", { class: "ls-cursor", visibility: "hidden" });
     this.svg = h("svg", { role: "img", onpointermove: (event) => this.point(event), onpointerleave: () => this.point(null) }, this.grid, this.curves, this.cursor);
     this.place = h("span", { class: "ls-place" });
+    this.nothing = h("p", { class: "quiet" }, "no finite value");
     this.log = h("button", { type: "button", class: "ls-log", "aria-pressed": "false", title: "Logarithmic scale", onclick: () => this.toggle() }, "log");
     this.legend = h("span", { class: "ls-legend" });
-    this.element = h("figure", { class: isWide ? "ls-wide" : "" }, h("figcaption", {}, h("h3", {}, title), this.log, this.place, this.legend), this.svg);
+    this.element = h("figure", { class: isWide ? "ls-wide" : "" }, h("figcaption", {}, h("h3", {}, title), this.log, this.place, this.legend), this.nothing, this.svg);
     this.ticks = [];
     this.at = null; // the x that is pointed at
     this.resizing = new ResizeObserver(() => this.draw());
@@ -270,7 +272,7 @@ class Chart {
     this.resizing.disconnect();
   }
 
-  /** @param curves the lines: `{label, dense, rows}`, a row being x, smallest, largest and mean of some points */
+  /** @param curves the lines: `{label, dense, newest, rows}`, a row being x, smallest, largest and mean of some points */
   show(curves) {
     this.data = curves;
     keyed(this.legend, this.lines, curves.map(([name]) => name), (name) => this.line(name));
@@ -297,13 +299,15 @@ class Chart {
   }
 
   draw() {
-    const { clientWidth: width, clientHeight: height } = this.svg;
     const rows = (this.data ?? []).flatMap(([, curve]) => curve.rows);
     const ends = rows.flatMap(([, low, high]) => (low === null ? [] : [low, high]));
-    if (!width || !ends.length) return;
-    const scale = this.scale(rows, ends, width, height);
-    this.data.forEach(([name, curve], index) => this.trace(this.lines.get(name), curve, index, scale));
-    this.scaled = scale;
+    this.nothing.hidden = ends.length > 0;
+    mark(this.svg, "hidden", ends.length ? null : "");
+    const { clientWidth: width, clientHeight: height } = this.svg;
+    if (!rows.length || (ends.length && !width)) return;
+    if (!ends.length) [this.at, this.log.hidden] = [null, true];
+    this.scaled = ends.length ? this.scale(rows, ends, width, height) : null;
+    this.data.forEach(([name, curve], index) => this.trace(this.lines.get(name), curve, index, this.scaled ?? {}));
     this.read();
   }
 
@@ -367,7 +371,8 @@ class Chart {
     mark(line.band, "d", spread ? paths.map((path) => `${move([...path.map((row) => [x(row[0]), y(row[2])]), ...path.map((row) => [x(row[0]), y(row[1])]).reverse()])}Z`).join("") : "");
     mark(line.curve, "d", paths.map((path) => move(path.map((row) => [x(row[0]), y(row[3])]))).join(""));
     mark(line.curve, "class", isFaint ? "ls-curve ls-faint" : "ls-curve");
-    mark(line.dots, "d", (!dense && rows.length <= 60) || rows.length < 2 ? paths.flat().map((row) => `${move([[x(row[0]), y(row[3])]])}h0`).join("") : "");
+    const dots = (!dense && rows.length <= 60 ? paths : paths.filter((path) => path.length === 1)).flat(); // a line of one point is none
+    mark(line.dots, "d", dots.map((row) => `${move([[x(row[0]), y(row[3])]])}h0`).join(""));
     mark(line.swatch, "class", isFaint ? "ls-faint" : "");
     line.swatch.hidden = this.data.length === 1;
     line.label.data = this.data.length === 1 ? "" : `${label} `;
@@ -385,12 +390,11 @@ class Chart {
     mark(this.cursor, "visibility", near === null ? "hidden" : "visible");
     if (near !== null) for (const name of ["x1", "x2"]) mark(this.cursor, name, this.scaled.x(near).toFixed(1));
     say(this.place, near === null ? "" : `step ${count(near)}`);
-    for (const [name, { rows }] of this.data) {
-      const row = near === null ? rows.at(-1) : rows.findLast(([x]) => x <= near);
-      const text = !row || row[3] === null ? "–" : near !== null && row[1] !== row[2] ? `${number(row[1])} to ${number(row[2])}` : number(row[3]);
-      say(this.lines.get(name).value, text);
+    for (const [name, { newest, rows }] of this.data) {
+      const [, low, high, mean] = rows.findLast(([x]) => x <= near) ?? [];
+      say(this.lines.get(name).value, near === null ? number(newest) : low === high ? number(mean) : `${number(low)} to ${number(high)}`);
     }
-    const ends = this.data.map(([, { label, rows }]) => `${label} ${number(rows.at(-1)?.[3])}`);
+    const ends = this.data.map(([, { label, newest }]) => `${label} ${number(newest)}`);
     mark(this.svg, "aria-label", `${this.title}, last: ${ends.join(", ")}`);
   }
 }
@@ -491,14 +495,15 @@ class View {
     const { head } = store;
     const curves = Object.entries(store.state.curves ?? {});
     const isDead = store.gone && store.going;
-    mark(this.element, "data-state", head.state);
+    const state = isDead ? "unheard" : head.state;
+    mark(this.element, "data-state", state);
     mark(this.element, "data-dead", isDead ? "" : null);
     mark(this.element, "aria-label", `Run ${head.run ?? ""}`);
     say(this.name, head.run ?? "");
-    mark(this.badge, "data-state", head.state);
-    if (this.badge.textContent !== (TONES[head.state] ?? head.state)) {
-      if (this.badge.textContent) say(this.said, `The run is ${TONES[head.state] ?? head.state}`);
-      say(this.badge, TONES[head.state] ?? head.state);
+    mark(this.badge, "data-state", state);
+    if (this.badge.textContent !== (TONES[state] ?? state)) {
+      if (this.badge.textContent) say(this.said, `The run is ${TONES[state] ?? state}`);
+      say(this.badge, TONES[state] ?? state);
     }
     const what = [head.kind, head.model && `${head.model}${head.device ? ` on ${head.device}` : ""}`, head.facts];
     say(this.about, what.filter(Boolean).join(" · "));
@@ -506,7 +511,7 @@ class View {
     say(this.why, head.error ? `${head.error.type}: ${head.error.message}` : head.reason ?? "");
     this.why.hidden = !this.why.textContent;
     this.paintButtons(head, isDead);
-    this.paintProgress(head);
+    this.paintProgress(head, isDead);
     this.paintNumbers(head);
     this.paintCharts(curves);
     say(this.warning, head.warning ? `${head.warning[0].toUpperCase()}${head.warning.slice(1)}` : "");
@@ -519,12 +524,12 @@ class View {
     this.buttons.hidden = !this.store.going || (!head.steerable && !isDead);
     const asks = [...this.store.waiting.values()].some(({ what, late }) => what !== "state" && !late);
     say(this.pause, head.state === "paused" ? "Resume" : "Pause");
-    this.pause.disabled = isDead || asks || head.state === "stopping";
+    this.pause.disabled = isDead || asks || ["held", "stopping"].includes(head.state); // while it is held, it stands already
     this.stop.disabled = isDead || head.state === "stopping";
     if (this.stop.disabled && this.armed !== undefined) this.disarm();
   }
 
-  paintProgress(head) {
+  paintProgress(head, isDead) {
     const isOver = !this.store.going;
     const share = head.state === "completed" ? 1 : head.share ?? null;
     if (share === null) this.bar.removeAttribute("value");
@@ -536,10 +541,11 @@ class View {
     mark(this.batches, "value", head.batches ? (head.batch / head.batches).toFixed(4) : 0);
     const done = isOver ? head.epoch : Math.min(head.epoch + 1, head.epochs ?? Infinity);
     const epoch = hasEpochs ? `epoch ${count(done)}${head.epochs ? ` of ${count(head.epochs)}` : ""}` : "";
+    const step = head.steps ? `step ${count(head.step)} of ${count(head.steps)}` : "";
     const batch = head.batch && !(isOver && hasEpochs) ? `batch ${count(head.batch)}${head.batches ? ` of ${count(head.batches)}` : ""}` : "";
-    say(this.where, [epoch, isOver ? "" : head.doing, batch].filter(Boolean).join(" · "));
+    say(this.where, [epoch, step, isOver ? "" : head.doing, batch].filter(Boolean).join(" · "));
     if (isOver) say(this.left, typeof head.duration === "number" ? `took ${duration(head.duration)}` : "");
-    else say(this.left, typeof head.left === "number" && head.state === "running" ? `${duration(Math.max(1, Math.round(head.left)))} left` : "");
+    else say(this.left, typeof head.left === "number" && head.state === "running" && !isDead ? `${duration(Math.max(1, Math.round(head.left)))} left` : "");
   }
 
   paintNumbers(head) {
@@ -563,7 +569,7 @@ class View {
   }
 
   paintCharts(curves) {
-    const titles = [...new Set(curves.filter(([, { rows }]) => rows.some((row) => row[1] !== null)).map(([, { chart }]) => chart))];
+    const titles = [...new Set(curves.filter(([, { rows }]) => rows.length).map(([, { chart }]) => chart))];
     const order = (title) => (title === "loss" ? 0 : title === "learning rate" ? 2 : 1);
     titles.sort((a, b) => order(a) - order(b));
     keyed(this.grid, this.kept.charts, titles, (title) => new Chart(title, title === "loss" || titles.length === 1));
