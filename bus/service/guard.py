@@ -104,7 +104,8 @@ class Guard:
             raise Refused(
                 failure(
                     421,
-                    f"this service does not answer to the host {shown!r}; allow it with --allow-host if it is its own",
+                    f"this service does not answer to the host {shown!r}; if it is its own, allow it with "
+                    "--allow-host, or with hosts=[...] where the app is made",
                 )
             )
 
@@ -137,8 +138,8 @@ class Guard:
         raise Refused(
             failure(
                 401,
-                "this needs the token: open the link that `lineside serve` printed, or send the header "
-                "'Authorization: Bearer TOKEN'",
+                "this needs the token: send the header 'Authorization: Bearer TOKEN', or open the link that "
+                "`lineside serve` printed, or `lineside predict serve`",
                 **asked,
             )
         )

@@ -16,8 +16,8 @@ HEAD = (
 DOOR = (
     HEAD + "<title>Lineside: the token is missing</title></head><body><h1>Lineside</h1>"
     "<p>This page is shown to those who bring its token.</p>"
-    "<p>Open the link that <code>lineside serve</code> printed: it ends in <code>?token=…</code>. If it is gone, end "
-    "<code>lineside serve</code> and start it again.</p>"
+    "<p>Open the link that <code>lineside serve</code> printed, or <code>lineside predict serve</code>: it ends in "
+    "<code>?token=…</code>. If it is gone, end that command and start it again.</p>"
     "<p>If the service is part of another app, ask whoever runs that. "
     "Programs send the header <code>Authorization: Bearer …</code>.</p></body></html>"
 )

@@ -6,14 +6,17 @@ import asyncio
 import select
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, cast
 
+import httptools
 import uvicorn
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn._types import ASGI3Application, ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 
 from .guard import failure
@@ -25,6 +28,10 @@ SEND_BUFFER = 128 << 10
 EXIT_SECONDS = 1
 FRAMING = 16
 """Bytes of framing that each byte of a body may come with: a chunk of a single byte takes five, or some more."""
+LOOK_SECONDS = 1.0
+"""Time between two looks at whether a client is still there that is not read from."""
+PONG = bytes([0x80 | Opcode.PONG])
+"""What a pong begins with."""
 
 
 class Host(Protocol):
@@ -57,10 +64,85 @@ class Served(Protocol):
         ...
 
 
+class Lookout:
+    """Tells of a client that leaves while it is not read from, which no transport notices. Linux alone knows.
+
+    Args:
+        transport: The connection.
+        gone: Called then.
+    """
+
+    def __init__(self, transport: asyncio.Transport, gone: Callable[[], object]) -> None:
+        self._transport = transport
+        self._gone = gone
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Look now and then, as long as the client is not read from."""
+        if self._timer is None and self._unseen():
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def end(self) -> None:
+        """Look no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._unseen() and _hung_up(self._transport):
+            self._gone()
+        else:
+            self.begin()
+
+    def _unseen(self) -> bool:
+        return not self._transport.is_closing() and not self._transport.is_reading()
+
+
+class Parser(httptools.HttpRequestParser):
+    """A parser that reads on where the client offers to speak what is not spoken here, as RFC 9110 has it (7.8).
+
+    llhttp takes all that follows such a head for the other protocol, the body of the request too.
+
+    Args:
+        requests: What is told of the requests.
+    """
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        self._begin()
+
+    def feed_data(self, data: Any) -> None:
+        """Parse, and a head with such an offer once more without it.
+
+        Raises:
+            httptools.HttpParserError: this is no request.
+            httptools.HttpParserUpgrade: what follows is another protocol.
+        """
+        rest = memoryview(data)
+        while True:
+            try:
+                super().feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if not self._requests.ignores_upgrade():
+                    raise
+                rest, head = rest[upgrade.args[0] :], self._requests.head_without_upgrade()
+            self._begin()
+            super().feed_data(head)
+
+    def _begin(self) -> None:
+        """Begin anew: llhttp may have taken the connection for one that ends here."""
+        super().__init__(self._requests)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as Uvicorn does
+
+
 class Requests(HttpToolsProtocol):
     """A connection, as Uvicorn's, which lets a request take any time and its head any size.
 
-    And Uvicorn goes on answering on a connection that it has closed itself, which fails.
+    And Uvicorn goes on answering on a connection that it has closed itself, which fails; drops the body of a request
+    that offers another protocol; opens a WebSocket while other requests are answered, which then never hear of an end;
+    and sends chunks to clients of HTTP/1.0, which know none.
     """
 
     _late: asyncio.TimerHandle | None = None
@@ -72,12 +154,15 @@ class Requests(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the client some time for its first request."""
         super().connection_made(transport)
+        self.parser = Parser(self)
+        self._lookout = Lookout(transport, self._cut)
         self._limits = cast(Served, self.config.app).hub.limits
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what waits for the client."""
         self._request_came()
+        self._lookout.end()
         self._gone()
         super().connection_lost(exc)
 
@@ -89,6 +174,8 @@ class Requests(HttpToolsProtocol):
             self._refuse(431, f"the head of the request is too long; at most {self._limits.head} bytes are taken")
         if self.transport.is_closing():
             self._gone()
+        elif self.flow.read_paused:
+            self._lookout.begin()
 
     def eof_received(self) -> None:
         """Take the client for gone: the connection closes now."""
@@ -97,7 +184,24 @@ class Requests(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection on."""
         self._request_came()
+        self._lookout.end()
         super().handle_websocket_upgrade()
+
+    def ignores_upgrade(self) -> bool:
+        """Return whether the head that was read offers another protocol in vain."""
+        upgrades = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"  # which needs no such offer
+        return upgrades and not self._should_upgrade()
+
+    def head_without_upgrade(self) -> bytes:
+        """Return the head that was read, but for its offer of another protocol."""
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = (b"%b: %b" % header for header in self.headers if header[0] != b"upgrade")
+        return b"\r\n".join([line, *headers, b"", b""])
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer, unless the head comes once more."""
+        if not self.ignores_upgrade():
+            super().on_headers_complete()
 
     def on_message_begin(self) -> None:
         """Give the client some time for the rest."""
@@ -110,10 +214,11 @@ class Requests(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Begin anew."""
-        self._head = 0
-        self._request_came()
-        super().on_message_complete()
+        """Begin anew, unless the head comes once more."""
+        if not self.ignores_upgrade():
+            self._head = 0
+            self._request_came()
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Give the client its whole time for a request of which nothing was read while the answer took its own."""
@@ -121,6 +226,12 @@ class Requests(HttpToolsProtocol):
             self._request_came()
             self._await_request()
         super().on_response_complete()
+
+    def _should_upgrade(self) -> bool:
+        earlier = self._running
+        # No WebSocket learns that writing was paused before its time.
+        silent = earlier is None or (earlier.response_complete and not self.flow.write_paused)
+        return silent and super()._should_upgrade()
 
     def _await_request(self) -> None:
         if self._late is None:
@@ -152,6 +263,9 @@ class Requests(HttpToolsProtocol):
             async def answer(message: Message) -> None:
                 if self.transport.is_closing():
                     self._gone()
+                if cycle.scope["http_version"] == "1.0":  # the answer ends with the connection
+                    cycle.chunked_encoding = False
+                    cycle.expected_content_length = len(message.get("body", b""))
                 await send(message)
 
             await app(cast(Any, scope), cast(Any, receive), cast(Any, answer))
@@ -166,17 +280,28 @@ class Requests(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
 
+    def _cut(self) -> None:
+        """End it now, with what waits to be sent."""
+        self._gone()
+        self.transport.abort()
+
 
 class Talk(WebSocketsSansIOProtocol):
-    """A WebSocket, as Uvicorn's, on which nothing is listened to.
+    """A WebSocket, as Uvicorn's.
 
     Uvicorn never answers an opening that is malformed, nor closes its connection, and fails over it when it shuts down.
     It fails where an app says something on a connection that is being closed, and waits without end for a client that
-    does not read what was written before the close. And it takes for dead whoever is not read from.
+    does not read what was written before the close. It writes an answer to every ping of a client that reads none. And
+    it takes for dead whoever is not read from.
     """
 
     _heard = False
-    """Whether there is something of the client that came, or may lie unread, since it was asked for a sign of life."""
+    """Whether there is something of the client that came, or may lie unread, since it was asked for a sign of life.
+
+    What comes from one that takes nothing of what waits for it does not count.
+    """
+    _pong = b""
+    """The answer to the last ping of a client that does not read: it stands for all of them (RFC 6455, 5.5.3)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -197,7 +322,7 @@ class Talk(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
-        self._heard = True
+        self._heard = self._heard or self.writable.is_set()
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.transport.write(_bytes(failure(400, "this opens no WebSocket: it is malformed", connection="close")))
@@ -205,9 +330,22 @@ class Talk(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             self._gone()
 
-    def send_receive_event_to_app(self) -> None:
-        """Forget a message, whatever it is."""
-        self.frames = []
+    def handle_ping(self) -> None:
+        """Answer the pings that came; where the client does not read, one of them, and once it does."""
+        output = self.conn.data_to_send()
+        if not self.writable.is_set():
+            for pong in (frame for frame in output if frame.startswith(PONG)):
+                self._pong = pong
+            output = [frame for frame in output if not frame.startswith(PONG)]
+        self.transport.write(b"".join(output))
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        super().resume_writing()
+        self._heard = True
+        if self._pong and not self.transport.is_closing():
+            self.transport.write(self._pong)
+        self._pong = b""
 
     def send_keepalive_ping(self) -> None:
         """Ask for a sign of life."""
@@ -264,12 +402,21 @@ class Talk(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
 
-def hung_up(transport: asyncio.Transport) -> bool:
-    """Return whether the client has closed its side, which no transport notices that does not read. Linux alone knows.
+class Monologue(Talk):
+    """A WebSocket on which nothing is listened to."""
 
-    Args:
-        transport: An open one.
-    """
+    def handle_text(self, event: Frame) -> None:
+        """Forget what was said."""
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Forget what was said."""
+
+    def handle_cont(self, event: Frame) -> None:
+        """Forget what was said."""
+
+
+def _hung_up(transport: asyncio.Transport) -> bool:
+    """Return whether the client has closed its side of an open connection."""
     if sys.platform != "linux":
         return False
     poll = select.poll()
@@ -292,7 +439,7 @@ class Server(uvicorn.Server):
         port: Port to listen at; 0: any.
     """
 
-    talk: ClassVar[type[asyncio.Protocol]] = Talk
+    talk: ClassVar[type[asyncio.Protocol]] = Monologue
     """How it speaks over WebSockets."""
 
     def __init__(self, app: Served, host: str = "127.0.0.1", port: int = 8642) -> None:

@@ -44,6 +44,9 @@ class PredictionAnswer(Response):
                 group.cancel_scope.cancel()
         finally:
             self._service.finish(self._request, *ending)
+        if not self._started:  # its client is gone, but what is in between waits for an answer
+            stopped = self._request.stopped
+            await (nobody() if stopped is None else refusal(stopped))(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> tuple[RequestOutcome, str | None]:
         try:
@@ -52,6 +55,7 @@ class PredictionAnswer(Response):
             if self._started or self._collected:
                 await self._send(send, self._end("failed", str(error)), more=False)
             else:
+                self._started = True
                 await refusal(error)(scope, receive, send)
             return "failed", str(error)
         return "completed", None
@@ -112,6 +116,11 @@ def counted(request: PredictionRequest, answers: list[Answer]) -> list[bytes]:
         request.errors += not good
         frames.append(data)
     return frames
+
+
+def nobody() -> Response:
+    """Return an answer for a client that is gone, whom nothing reaches."""
+    return Response(status_code=499)
 
 
 def refusal(error: ServingError) -> Response:

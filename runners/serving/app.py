@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any, cast
@@ -23,10 +23,11 @@ from ...bus.service.manual import manual
 from ...bus.service.token import checked
 from ..predictor import Predictor
 from ..recipe import Recipe, Weights
-from .answers import PredictionAnswer, refusal
+from .answers import PredictionAnswer, nobody, refusal
 from .decoding import Decode
+from .described import ANSWERED, SECURITY, Health, request_body
 from .errors import ServingError
-from .forms import EVENTS, FORMS, NDJSON, ONE, wanted
+from .forms import EVENTS, NDJSON, ONE, wanted
 from .limits import DEFAULT, PredictionLimits
 from .request import PredictionRequest
 from .service import PredictionService, request_id
@@ -35,39 +36,6 @@ from .sockets import Conversation
 ID_HEADER = "x-request-id"
 _ID = "lineside.request"
 """Key of the id in an ASGI scope."""
-
-LIKE: Mapping[str, Any] = {
-    "type": "object",
-    "properties": {
-        "request": {"type": "string"},
-        "index": {"type": "integer", "description": "Place of the input in its request, from 0."},
-        "input": {"type": "string", "description": "Name of the input: that of its file, or <request>/<index>."},
-        "result": {"description": "What the model made of it."},
-        "error": {"type": "string", "description": "In place of a result: why there is none."},
-        "end": {"enum": ["completed", "failed"], "description": "Of the last line alone."},
-        "count": {"type": "integer", "description": "Of the last line: the results and errors before it."},
-        "reason": {"type": "string", "description": "Of the last line: why it failed."},
-    },
-}
-"""What a line, or the data of an event, looks like."""
-
-ASKED: Mapping[str, Any] = {
-    "required": True,
-    "content": {
-        ONE: {
-            "schema": {
-                "type": "object",
-                "properties": {"inputs": {"type": "array", "items": {}, "minItems": 1}},
-                "required": ["inputs"],
-            }
-        },
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}
-        },
-    },
-}
-"""What can be asked."""
 
 
 class PredictionApp(App):
@@ -90,9 +58,19 @@ class PredictionApp(App):
             handlers={ServingError: _tell, ClientDisconnect: _tell_nobody},
         )
         self.service = self.hub = service
+        self._guarded = token is not None
         self.include_router(routes(service))
         self.add_middleware(RequestIds)
         self.add_middleware(Guard, token=token, hosts=LOOPBACK | frozenset(hosts), limits=service.limits)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return what can be asked, and that it takes the token."""
+        described = super().openapi()
+        if self._guarded:
+            described["components"]["securitySchemes"] = SECURITY
+            described["security"] = [{name: []} for name in SECURITY]
+            described["paths"]["/healthz"]["get"]["security"] = []
+        return described
 
 
 def prediction_service(
@@ -133,37 +111,44 @@ def prediction_service(
 
 def routes(service: PredictionService) -> APIRouter:
     """Return the routes that `service` answers."""
-    described = problems(
+    router = APIRouter(
+        responses=problems(
+            {
+                401: "The token is missing.",
+                403: "Not allowed.",
+                408: "The request took too long.",
+                413: "The body is too long.",
+                421: "The host is none of this service's.",
+                431: "The head of the request is too long.",
+            }
+        ),
+        route_class=Direct,
+    )
+    refused = problems(
         {
             400: "The body holds no inputs.",
-            401: "The token is missing.",
-            403: "Not allowed.",
-            408: "The request took too long.",
             413: "The body, a picture or the number of inputs is over its limit.",
             415: "Nothing decodes bodies of this kind.",
-            421: "The host is none of this service's.",
-            431: "The head of the request is too long.",
             503: "There is no room for more inputs, or nothing is computed; `Retry-After` says when to try again.",
             504: "The results were not there in time.",
         }
     )
-    router = APIRouter(responses=described, route_class=Direct)
 
     @router.post(
         "/predict",
         response_class=Response,
-        responses={200: {"content": {name: {"schema": LIKE} for name in FORMS}}},
-        openapi_extra={"requestBody": ASKED},
+        responses={**refused, 200: {"content": ANSWERED}},
+        openapi_extra={"requestBody": request_body(anything=service.bodies.take_anything)},
     )
     async def predict(request: Request) -> Response:
         """A result for each input in the body, in their order and as they come.
 
-        The body is JSON (`{"inputs": [...]}`, an input a number, nested lists of numbers or what the recipe takes), a
-        picture, or several of either as multipart/form-data. The answer is by `Accept` a line of JSON for each
-        result (`application/x-ndjson`, the default), an event for each (`text/event-stream`), or one object with all
-        (`application/json`). What comes last has `end` and their `count`: without it, the answer was cut off. An input
-        that cannot be computed has an `error` in place of its `result`. `X-Request-Id` names the request, in the
-        answer and in the events of the run.
+        The body is JSON (`{"inputs": [...]}`, or `{"input": ...}` for one; an input is a number, nested lists of them
+        or what the recipe takes), a picture, or several of either as multipart/form-data. The answer is by `Accept` a
+        line of JSON for each result (`application/x-ndjson`, the default), an event for each (`text/event-stream`), or
+        one object with all (`application/json`). What comes last has `end` and their `count`: without it, the answer
+        was cut off. An input that cannot be computed has an `error` in place of its `result`. `X-Request-Id` names the
+        request, in the answer and in the events of the run.
         """
         id_: str = request.scope[_ID]
         try:
@@ -175,7 +160,7 @@ def routes(service: PredictionService) -> APIRouter:
             service.refuse(id_, "http", str(error.detail if isinstance(error, HTTPException) else error))
             raise
         asked.complete()
-        return PredictionAnswer(service, asked, wanted(request.headers.get("accept", NDJSON)))
+        return PredictionAnswer(service, asked, wanted(", ".join(request.headers.getlist("accept"))))
 
     @router.websocket("/predict")
     async def converse(socket: WebSocket) -> None:
@@ -204,7 +189,8 @@ def routes(service: PredictionService) -> APIRouter:
         """What is served, and how much clients may bring."""
         return _json(_about(service))
 
-    @router.get("/healthz")
+    @router.head("/healthz", include_in_schema=False)
+    @router.get("/healthz", responses={200: {"model": Health}, 503: {"model": Health, "description": "It does not."}})
     async def healthz(_: Request) -> Response:
         """Whether anything is computed: 200, else 503; needs no token."""
         serving = service.state == "serving"
@@ -273,4 +259,4 @@ async def _tell(_: Request, error: Exception) -> Response:
 
 async def _tell_nobody(_: Request, error: Exception) -> Response:
     """Answer a client that is gone, whom nothing reaches."""
-    return Response(status_code=499)
+    return nobody()

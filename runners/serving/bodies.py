@@ -50,29 +50,40 @@ class Bodies:
         self._decoding = anyio.CapacityLimiter(AT_ONCE)
         self.most_inputs = min(limits.inputs, limits.queue)
 
+    @property
+    def take_anything(self) -> bool:
+        """Whether there is no kind of body that is refused."""
+        return self._decoder.takes_anything
+
     async def read(self, request: Request) -> list[Given]:
         """Return the inputs in the body of `request`.
 
         Raises:
-            ServingError: there are none, too many, or some that cannot be decoded.
+            ServingError: there are none, too many, or some that cannot be decoded; or the service shuts down.
             ClientDisconnect: the client went away.
         """
         media_type = media_type_of(request.headers.get("content-type", ""))
+        _check_coding(request.headers)
         self._check_media_type(media_type)
+        async with self._queue.reading():
+            with self._reserving() as reserve:
+                body = await self._received(request, reserve)
+                return self._checked(await self._inputs(request, body, media_type, reserve))
+
+    async def _received(self, request: Request, reserve: Reserve) -> bytes:
         body = bytearray()
-        with self._reserving() as reserve:
-            try:
-                async with asyncio.timeout(self._limits.request):
-                    async for chunk in request.stream():
-                        reserve(len(chunk))
-                        body += chunk
-                        if len(body) > self._limits.body:
-                            raise RequestTooLarge("the body is too long", f"{self._limits.body} bytes")
-                return self._checked(await self._inputs(request, bytes(body), media_type, reserve))
-            except TimeoutError:
-                raise HTTPException(
-                    408, f"the request took too long; at most {self._limits.request:g} s are waited for one"
-                ) from None
+        try:
+            async with asyncio.timeout(self._limits.request):
+                async for chunk in request.stream():
+                    reserve(len(chunk))
+                    body += chunk
+                    if len(body) > self._limits.body:
+                        raise RequestTooLarge("the body is too long", f"{self._limits.body} bytes")
+        except TimeoutError:
+            raise HTTPException(
+                408, f"the request took too long; at most {self._limits.request:g} s are waited for one"
+            ) from None
+        return bytes(body)
 
     def stays_small(self, message: bytes | str) -> bool:
         """Return whether what is decoded of a message is not much larger than that, which is short."""
@@ -138,11 +149,12 @@ class Bodies:
     async def _parts(self, request: Request, body: bytes) -> list[tuple[bytes, str, str | None]]:
         async def once() -> AsyncGenerator[bytes]:
             yield body
+            if not parts.ended:  # else its last part would be missing in silence
+                raise MultiPartException("its end is missing, --BOUNDARY-- after the last part; it may be cut off")
 
+        parts = _Parts(request.headers, once(), max_files=self.most_inputs, max_fields=self.most_inputs)
         try:
-            form = await _Parts(
-                request.headers, once(), max_files=self.most_inputs, max_fields=self.most_inputs
-            ).parse()
+            form = await parts.parse()
         except MultiPartException as error:
             if error.message.startswith("Too many"):
                 raise RequestTooLarge("these are too many parts", f"{self.most_inputs} inputs") from None
@@ -194,6 +206,12 @@ class _Parts(MultiPartParser):
     """Keeps its parts in memory, where the body is already, and all of them as files, also those without a name."""
 
     spool_max_size = 1 << 40
+    ended = False
+    """Whether the boundary came that ends them."""
+
+    def on_end(self) -> None:
+        """See `MultiPartParser`, which takes a body that is cut off for one without its last part."""
+        self.ended = True
 
     def on_headers_finished(self) -> None:
         """See `MultiPartParser`, which would take a part without a filename for text, of 1 MiB at most."""
@@ -208,6 +226,14 @@ class _Parts(MultiPartParser):
 def media_type_of(header: str) -> str:
     """Return the media type in a ``Content-Type``, without its parameters."""
     return header.partition(";")[0].strip().lower()
+
+
+def _check_coding(headers: Headers) -> None:
+    coding = ", ".join(headers.getlist("content-encoding")).strip().lower()
+    if coding not in ("", "identity"):
+        raise MediaTypeUnknown(
+            f"Content-Encoding: {coding}", "the body as it is, not compressed: leave that header out"
+        )
 
 
 def _media_type_of_part(part: UploadFile) -> str:

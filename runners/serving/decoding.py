@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 from collections.abc import Callable
 from typing import Any, cast
@@ -83,8 +84,10 @@ def parsed(data: bytes | str) -> object:
     Raises:
         RequestUnusable: it is no JSON.
     """
+    # Some editors and languages begin every text with it.
+    unmarked = data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(codecs.BOM_UTF8)
     try:
-        return from_json(data, allow_inf_nan=True)
+        return from_json(unmarked, allow_inf_nan=True)
     except ValueError as error:
         raise RequestUnusable(f"this is not JSON: {error}", 'a JSON object, {"inputs": [...]}') from None
 

@@ -19,11 +19,20 @@ from typing import ClassVar
 from ..errors import RunnerError
 
 
+def sendable(text: str) -> str:
+    """Return `text` with what UTF-8 has no form for, as in names of files, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class ServingError(RunnerError):
     """Something is wrong with a prediction service, or with what a client sent."""
 
     status: ClassVar[int] = 500
     """Of the answer that tells of it."""
+
+    def __str__(self) -> str:
+        """Return what it says, as text that can be sent: where a recipe's decode has raised it, it need not be any."""
+        return sendable(super().__str__())
 
 
 class RequestUnusable(ServingError, ValueError):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from pydantic_core import to_json
 
+from .errors import sendable
 from .request import Answer, Failure
 
 NDJSON = "application/x-ndjson"
@@ -88,11 +89,6 @@ def reason_of(error: BaseException, most: int = 500) -> str:
     except Exception as failed:
         said = f"what it says is unknown, for its __str__ raises {type(failed).__name__}"
     return sendable(f"{type(error).__name__}: {said}")
-
-
-def sendable(text: str) -> str:
-    """Return `text` with what UTF-8 has no form for, as in names of files, written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: object) -> object:

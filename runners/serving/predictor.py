@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import defaultdict
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from traceback import clear_frames, walk_tb
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ...bus import Bus
+from ...bus.subscription import Seldom
 from ...schemas import RequestEvent
 from ..feed import to_device
 from ..inference import precision
@@ -21,6 +25,8 @@ from ..predictor import Predictor
 from ..run import Run
 from .forms import reason_of
 from .request import Failure, Item
+
+logger = logging.getLogger("lineside.serving")
 
 Deliver = Callable[[list[Item], list[object]], None]
 """Takes the results of a batch, in the thread of the run."""
@@ -41,7 +47,8 @@ class ServedPredictor(Predictor[Any]):
     """What `predictor` does, on the inputs of requests; its hooks, bus and settings are those of `predictor`.
 
     Where a batch fails, each of its inputs is computed alone, and those that fail again get a `Failure`. An input whose
-    request is over before it is prepared is not computed; its result is None.
+    request is over before it is prepared is not computed; its result is None. Why a batch or an input fails is logged,
+    once in a while for each place that raises.
 
     Args:
         predictor: What to do with inputs.
@@ -63,6 +70,7 @@ class ServedPredictor(Predictor[Any]):
         self.own_bus: Bus | None = None if private._given_bus is not None else predictor.bus
         """The bus that the predictor made for itself."""
         self._hooks = private._hooks
+        self._failures_logged: dict[object, Seldom] = defaultdict(Seldom)
         self._prepare_all: Callable[[list[Any]], object] = private._preprocess
         self._results_of_all: Callable[[Any, PredictBatch], object] = private._postprocess
 
@@ -119,8 +127,9 @@ class ServedPredictor(Predictor[Any]):
                 raise outputs.error
             return check_results(self._results_of_all(outputs, batch), batch)
         except Exception as error:
+            failure = self._failure(error, len(batch.images))
             if len(batch.images) == 1:
-                return [_failure(error)]
+                return [failure]
         return [self._result_alone(_part(batch, [i])) for i in range(len(batch.images))]
 
     def _result_alone(self, batch: PredictBatch) -> object:
@@ -132,7 +141,18 @@ class ServedPredictor(Predictor[Any]):
                 raise outputs.error
             return check_results(self._results_of_all(outputs, batch), batch)[0]
         except Exception as error:
-            return _failure(error)
+            return self._failure(error, 1)
+
+    def _failure(self, error: Exception, inputs: int) -> Failure:
+        """Log why `inputs` failed together, and let go of what they took."""
+        failure = Failure(reason_of(error))
+        what = f"a batch of {inputs} inputs failed: they are computed one by one, which takes longer"
+        if inputs == 1:
+            what = "an input failed, and its client is told why"
+        level = logging.WARNING if self._failures_logged[_place(error)].due() else logging.DEBUG
+        logger.log(level, what, exc_info=error)
+        _let_go(error)
+        return failure
 
 
 class Guarded(nn.Module):
@@ -182,5 +202,18 @@ def _part(batch: PredictBatch, positions: list[int]) -> PredictBatch:
     )
 
 
-def _failure(error: Exception) -> Failure:
-    return Failure(reason_of(error))
+def _place(error: BaseException) -> object:
+    """Return what kind of error it is, and where it was raised."""
+    *_, (frame, line) = walk_tb(error.__traceback__)
+    return type(error).__qualname__, frame.f_code.co_filename, line
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the functions held that `error` went through: there may be no memory for anything else."""
+    known: set[int] = set()
+    found: list[BaseException | None] = [error]
+    for one in found:
+        if one is not None and id(one) not in known:
+            known.add(id(one))
+            clear_frames(one.__traceback__)
+            found += [one.__cause__, one.__context__]

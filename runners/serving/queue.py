@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 from .errors import ServiceOverloaded, ServingError
@@ -39,6 +39,8 @@ class RequestQueue:
         """Whether the predictor has come to take inputs."""
         self.refusing: ServingError | None = None
         """Why no requests are taken up any longer, if so."""
+        self._readings: set[asyncio.Timeout] = set()
+        """Until when each body is read that is being read."""
         self._turns: deque[PredictionRequest] = deque()
         self._inputs_came = asyncio.Event()
         self._changed = asyncio.Event()
@@ -71,9 +73,29 @@ class RequestQueue:
             ServiceOverloaded: there are too many.
         """
         if self.refusing is not None:
-            raise self.refusing
+            raise self.refusing.with_traceback(None)  # or each would be kept that was refused by it
         if len(self.open) >= self._limits.requests:
             raise self._overloaded(f"{len(self.open)} requests are open")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[None]:
+        """End the block, which reads a body and makes inputs of it, once no requests are taken up any longer.
+
+        Raises:
+            NotServing: that is so.
+        """
+        until = asyncio.timeout(None)
+        try:
+            async with until:
+                self._readings.add(until)
+                yield
+        except TimeoutError:
+            if self.refusing is not None and until.expired():
+                raise self.refusing.with_traceback(None) from None
+            raise
+        finally:
+            self._readings.discard(until)
+            self._changed.set()
 
     def add(self, request: PredictionRequest, given: Given) -> None:
         """Add an input to a request that was taken up."""
@@ -148,15 +170,24 @@ class RequestQueue:
         request.unsent = request.size = 0
         self._changed.set()
 
+    def refuse(self, error: ServingError) -> None:
+        """Take up no more requests; those that are being read end with `error`, as do those that wait for nothing."""
+        self.refusing = error
+        for until in self._readings:
+            if not until.expired():
+                until.reschedule(0.0)  # which is long ago
+        for request in self.open:
+            request.wind_down(error)
+
     def stop(self, error: ServingError) -> None:
         """Take up no more requests, and have those that are open end with `error`."""
-        self.refusing = error
+        self.refuse(error)
         for request in list(self.open):
             request.stop(error)
 
     async def emptied(self) -> None:
-        """Wait until no request is open."""
-        while self.open:
+        """Wait until no request is open, and none is being read."""
+        while self.open or self._readings:
             await self.change()
 
     # ---- what the predictor takes and brings

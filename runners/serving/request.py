@@ -85,8 +85,12 @@ class PredictionRequest:
         """Whether nobody waits for its results any longer."""
         self.cut: Callable[[], object] = _nothing
         """Lets go of its client at once."""
+        self.stopped: ServingError | None = None
+        """Why it got no more answers, if so."""
         self._complete = False
-        self._stopped: ServingError | None = None
+        self._winding_down: ServingError | None = None
+        self._messages = 0
+        """What its client said whose inputs are not taken up."""
         self._answers: dict[int, Answer] = {}
         self._next = 0
         self._news = asyncio.Event()
@@ -111,7 +115,21 @@ class PredictionRequest:
 
     def stop(self, error: ServingError) -> None:
         """Have whoever waits for answers get those that are there, and then `error`."""
-        self._stopped = self._stopped or error
+        self.stopped = self.stopped or error
+        self._news.set()
+
+    def wind_down(self, error: ServingError) -> None:
+        """Have whoever waits for answers get `error` as soon as its client waits for none."""
+        self._winding_down = error
+        self._news.set()
+
+    def heard(self) -> None:
+        """Its client has said something of which inputs will be made."""
+        self._messages += 1
+
+    def understood(self) -> None:
+        """The inputs of the first thing that it has said are taken up."""
+        self._messages -= 1
         self._news.set()
 
     def answer(self, item: Item, result: object) -> None:
@@ -124,16 +142,21 @@ class PredictionRequest:
         """Wait for the next answers in the order of the inputs, and return those that are there; none: it was all.
 
         Raises:
-            ServingError: there will be no more, see `stop`.
+            ServingError: there will be no more, see `stop` and `wind_down`.
         """
         while True:
             self._news.clear()
             ready = self._ready()
             if ready or self.answered:
                 return ready
-            if self._stopped is not None:
-                raise self._stopped
+            stopped = self.stopped or (self._winding_down if self._idle else None)
+            if stopped is not None:
+                raise stopped.with_traceback(None)  # it is that of others too
             await self._news.wait()
+
+    @property
+    def _idle(self) -> bool:
+        return self._next == self.inputs and not self._messages
 
     def _ready(self) -> list[Answer]:
         found: list[Answer] = []

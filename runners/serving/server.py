@@ -7,21 +7,22 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from types import FrameType
 from typing import ClassVar, cast
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
-from ...bus.service.server import Served, Server, Talk, hung_up
+from ...bus.service.server import Lookout, Served, Server, Talk
 from .app import PredictionApp
+from .errors import NotServing
 from .sockets import TAKEN
 
-LOOK_SECONDS = 1.0
-"""Time between two looks at whether a client is still there that is not read from."""
 FRAME_BYTES = 64
 """What a frame takes beside what is in it."""
+FRAMES = 16_384
+"""Frames that a message may come in: pieces of half a KiB, of the longest that is taken by default."""
 
 
 class Dialogue(Talk):
@@ -30,7 +31,6 @@ class Dialogue(Talk):
     What the client said and the app has not taken is counted, for all clients together.
     """
 
-    _look: asyncio.TimerHandle | None = None
     _late: asyncio.TimerHandle | None = None
     _frames = 0
     """Bytes of the frames of a message of which more are to come."""
@@ -43,12 +43,12 @@ class Dialogue(Talk):
         app = cast(PredictionApp, self.config.app)
         self._queue, self._limits = app.service.queue, app.service.limits
         self._messages: deque[int] = deque()
+        self._lookout = Lookout(self.transport, self._cut)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
-        for timer in (self._look, self._late):
-            if timer is not None:
-                timer.cancel()
+        self._message_came()
+        self._lookout.end()
         self._queue.unread -= self._counted
         self._counted = 0
         super().connection_lost(exc)
@@ -68,6 +68,8 @@ class Dialogue(Talk):
         others = self._queue.unread - self._counted  # what comes alone may be larger than all the room
         if others and self._queue.unread > self._limits.memory:
             self._refuse(CloseCode.TRY_AGAIN_LATER, "the service is overloaded: too much waits to be read")
+        elif len(self.frames) > FRAMES:
+            self._refuse(CloseCode.MESSAGE_TOO_BIG, f"the message is too long; at most {FRAMES} frames are taken")
         elif not self._frames and not self.conn.reader.buffer:
             self._message_came()
         elif self._late is None:
@@ -91,12 +93,26 @@ class Dialogue(Talk):
     def send_receive_event_to_app(self) -> None:
         """Hand a message to the app, and read no further before it asks for the next."""
         self._message_came()
+        if self.transport.is_closing():
+            return
         if not self.close_sent:
+            if self.curr_msg_data_type == "text" and not self._is_text():
+                self._refuse(CloseCode.INVALID_DATA, "the message is no valid text; send UTF-8, or a binary message")
+                return
             self._messages.append(self._frames)
         self._frames = 0
-        WebSocketsSansIOProtocol.send_receive_event_to_app(self)
-        if self._look is None:
-            self._look_later()
+        super().send_receive_event_to_app()
+        self._lookout.begin()
+
+    def _is_text(self) -> bool:
+        """Return whether a message is valid text; over one that is not, Uvicorn logs an error."""
+        message = b"".join(self.frames)
+        self.frames = [message]
+        try:
+            message.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def _taken(self) -> None:
         """Count a message no longer."""
@@ -125,21 +141,10 @@ class Dialogue(Talk):
 
     def _refuse(self, code: CloseCode, why: str) -> None:
         """Close the connection, and say why."""
-        self.conn.send_close(code, why)
+        self.conn.fail(code, why)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
         self._gone()
-
-    def _look_later(self) -> None:
-        self._look = self.loop.call_later(LOOK_SECONDS, self._look_at_client)
-
-    def _look_at_client(self) -> None:
-        self._look = None
-        if self.read_paused and not self.transport.is_closing():
-            if hung_up(self.transport):
-                self._cut()
-            else:
-                self._look_later()
 
 
 class PredictionServer(Server):
@@ -178,13 +183,21 @@ class PredictionServer(Server):
         """
         self.service.on_failure = self._leave
         self._loop = asyncio.get_running_loop()
-        async with self.service:
-            await super().serve(sockets)
+        with self.capture_signals():  # Uvicorn would begin to only now that the run has begun
+            try:
+                await self.service.__aenter__()
+            except NotServing:
+                if self.signal is None:
+                    raise
+                return
+            async with aclosing(self.service):
+                await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
         await super().startup(sockets)
-        self.on_begin()
+        if not self.should_exit:
+            self.on_begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End everything: requests first, while those who come meanwhile are told to try again."""
@@ -194,10 +207,10 @@ class PredictionServer(Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. The command ends by it once everything is closed, not Uvicorn in the middle of that."""
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(self.service.hurry)
+        again = self.should_exit and sig == signal.SIGINT
+        self.force_exit = self.force_exit or again
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.service.hurry if again else self.service.close)
         self.signal, self.should_exit = sig, True
 
     def _leave(self) -> None:

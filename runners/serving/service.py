@@ -33,6 +33,7 @@ CLOSE_SECONDS = 5.0
 """Time that closing waits for the batch at hand."""
 GOODBYE_SECONDS = 1.0
 """Time that a request that is stopped has to say so to its client."""
+SHUT_DOWN = "the service was shut down"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _PROCESS = secrets.token_hex(4)
@@ -46,7 +47,8 @@ class PredictionService:
     """Computes what clients send, in batches that they share, as one run of `predictor`.
 
     An async context manager: the run begins with the block and ends with it, as ``stopped``. A block that ends lets the
-    requests that are open be finished, for ``limits.grace`` seconds at most. A service serves once.
+    requests that are open be finished, for ``limits.grace`` seconds at most; those whose bodies are still being read
+    end at once, and so do WebSockets that wait for nothing. A service serves once.
 
     Args:
         predictor: What computes. Its settings give the size of the batches and, with `max_wait`, how long one waits
@@ -74,6 +76,7 @@ class PredictionService:
         self._run: Run[PredictResult[Any]] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        self._closing = asyncio.Event()
 
     # ---- how it begins and ends
 
@@ -81,7 +84,7 @@ class PredictionService:
         """Begin the run.
 
         Raises:
-            NotServing: it has served already.
+            NotServing: it has served already, or was closed meanwhile.
             RunnerBusy: a run of the predictor is in progress.
             Exception: what the run ended with before it took any input, e.g. as the model does not fit the device.
         """
@@ -95,7 +98,11 @@ class PredictionService:
 
         self._run = self.predictor.serve(self.queue, deliver)
         self._watching = asyncio.create_task(self._watch(self._run))
-        await self._begun(self._watching)
+        try:
+            await self._begun(self._watching)
+        except BaseException:  # whoever enters in vain does not leave
+            await self._end_run()
+            raise
         return self
 
     async def __aexit__(
@@ -104,13 +111,19 @@ class PredictionService:
         await self.aclose()
 
     async def _begun(self, watching: asyncio.Task[None]) -> None:
-        begun = asyncio.create_task(self.queue.begun.wait())
+        begun, closing = (asyncio.create_task(event.wait()) for event in (self.queue.begun, self._closing))
         try:
-            await asyncio.wait([begun, watching], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([begun, closing, watching], return_when=asyncio.FIRST_COMPLETED)
         finally:
             begun.cancel()
+            closing.cancel()
+        if self._closing.is_set() and self._run is not None:
+            self._run.stop(SHUT_DOWN)
+            await asyncio.wait([watching], timeout=self.limits.grace)  # the model may be on its way to its device
         if self.error is not None:
             raise self.error
+        if self._closing.is_set() or watching.done():
+            raise NotServing("the service was stopped before it had begun")
         self.state, self.queue.refusing = "serving", None
 
     async def _watch(self, run: Run[PredictResult[Any]]) -> None:
@@ -132,9 +145,10 @@ class PredictionService:
 
     def close(self) -> None:
         """Take up no more requests. Those that are open are stopped after ``limits.grace`` seconds."""
+        self._closing.set()
         if self.state == "serving":
             self.state = "closing"
-            self.queue.refusing = NotServing("the service shuts down; try again later")
+            self.queue.refuse(NotServing("the service shuts down; try again later"))
             self._later(self.limits.grace, self._stop_requests)
             self._later(self.limits.grace + GOODBYE_SECONDS, self._cut)
 
@@ -155,7 +169,7 @@ class PredictionService:
             request.cut()
 
     async def emptied(self) -> None:
-        """Wait until no request is open."""
+        """Wait until no request is open, and none is being read."""
         await self.queue.emptied()
 
     async def aclose(self) -> None:
@@ -170,7 +184,7 @@ class PredictionService:
     async def _end_run(self) -> None:
         if self._run is None or self._watching is None:
             return
-        self._run.stop("the service was shut down")
+        self._run.stop(SHUT_DOWN)
         done, _ = await asyncio.wait([self._watching], timeout=CLOSE_SECONDS)
         if not done:
             logger.warning("the run %s goes on: its model or hooks have hung for %g s", self._run.id, CLOSE_SECONDS)

@@ -65,6 +65,7 @@ class Conversation:
     async def _listen(self, scope: anyio.CancelScope) -> None:
         """Read a message ahead, so that a client that leaves is noticed while its inputs wait for room."""
         while (message := await self._socket.receive())["type"] != "websocket.disconnect":
+            self._request.heard()
             await self._said.put(message)
         scope.cancel()
 
@@ -84,6 +85,7 @@ class Conversation:
             if not await self._add(await self._said.get()):
                 self._request.complete()
                 return
+            self._request.understood()
 
     async def _add(self, message: Message) -> bool:
         """Add the inputs in a message; return whether more may come."""

@@ -167,6 +167,17 @@ def test_the_link_puts_the_token_into_a_cookie_and_out_of_the_address(client: Te
         assert browser.get("/runs", headers={"cookie": "lineside_token=wrong"}).status_code == 401
 
 
+def test_whoever_is_refused_is_told_what_to_do_whichever_way_the_service_was_started(client: TestClient) -> None:
+    missing = client.get("/runs").json()["error"]
+    door = client.get("/runs", headers={"accept": "text/html"}).text
+    for told in (missing, door):
+        assert "lineside serve" in told
+        assert "lineside predict serve" in told
+    unknown = client.get("/runs", headers={**BEARER, "host": "testserver"})
+    assert unknown.status_code == 421
+    assert "--allow-host, or with hosts=[...] where the app is made" in unknown.json()["error"]
+
+
 @pytest.mark.parametrize(
     "path", ["//evil.example", "/\\evil.example", "///evil.example/%0d%0aSet-Cookie:x", "/%2f/evil"]
 )

@@ -49,6 +49,13 @@ def test_of_the_forms_that_a_client_would_take_it_gets_the_one_it_likes_most() -
             assert answer.headers["content-type"].partition(";")[0] == form, accept
 
 
+def test_what_several_accept_headers_say_is_taken_together() -> None:
+    with served() as service, service.client() as client:
+        headers = [("accept", "text/html"), ("accept", "application/json")]
+        answer = client.post("/predict", json=inputs(1), headers=headers)
+        assert answer.headers["content-type"] == "application/json"
+
+
 async def test_results_come_as_they_are_there() -> None:
     with served(batch_size=1) as service:
         service.model.hold()

@@ -100,6 +100,13 @@ def test_parts_without_a_filename_are_what_their_content_type_says_and_as_long_a
         assert results(lines(client.post("/predict", files=parts))) == [14.0, 7.0, 8.0, 12.0]
 
 
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    with served() as service, service.client(**{"content-type": "application/json"}) as client:
+        body = '\ufeff{"inputs": [1]}'.encode()
+        for headers in ({}, {"content-encoding": "identity"}):
+            assert results(lines(client.post("/predict", content=body, headers=headers))) == [2.0]
+
+
 def test_inputs_that_can_never_fit_are_refused_for_good_before_all_are_decoded() -> None:
     decoded: list[bytes] = []
 

@@ -34,9 +34,9 @@ recipe = Recipe(model=Double, postprocess=lambda outputs, batch: [float(one) for
 
 
 @contextmanager
-def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str, str]]:
-    """Run it and give the process, its address and its token."""
-    (folder / "recipe.py").write_text(RECIPE)
+def started(folder: Path, recipe: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
+    """Run it."""
+    (folder / "recipe.py").write_text(recipe)
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "lineside", "predict", "serve", "recipe.py", "--port", "0", *arguments],
         stdout=subprocess.PIPE,
@@ -46,15 +46,24 @@ def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[s
         env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
     )
     with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str, str]]:
+    """Run it and give the process, its address and its token."""
+    with started(folder, RECIPE, *arguments) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(2)]
         address = re.search(r"(http://\S+)/predict;", said[0])
         token = re.search(r"Bearer (\S+)'", said[1])
         assert address is not None, said
-        try:
-            yield process, address[1], token[1] if token else ""
-        finally:
-            process.kill()
+        link = f"{address[1]}/docs?token={token[1]}" if token else f"{address[1]}/docs"
+        assert f"; {link} says how." in said[0]
+        yield process, address[1], token[1] if token else ""
 
 
 @pytest.mark.slow
@@ -98,6 +107,54 @@ def test_what_clients_get_wrong_they_are_told_and_the_terminal_is_not(tmp_path: 
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert process.stdout.read() == ""
+
+
+@pytest.mark.slow
+def test_the_link_that_it_prints_shows_a_browser_what_can_be_asked(tmp_path: Path) -> None:
+    with command(tmp_path, "--no-journal") as (process, address, token):
+        assert process.args  # it runs
+        with httpx.Client(trust_env=False, timeout=PATIENCE, headers={"accept": "text/html"}) as browser:
+            door = browser.get(f"{address}/docs")
+            assert (door.status_code, "or <code>lineside predict serve</code>" in door.text) == (401, True)
+            page = browser.get(f"{address}/docs?token={token}", follow_redirects=True)
+            assert (page.status_code, "POST /predict" in page.text) == (200, True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_the_run_begins_ends_it_like_any_other(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    recipe = RECIPE.replace(
+        "    def forward",
+        """    def train(self, mode=True):
+        if not mode:
+            import pathlib, time
+            print("it begins", flush=True)
+            while not pathlib.Path("go on").exists():
+                time.sleep(0.01)
+        return super().train(mode)
+
+    def forward""",
+    )
+    with started(tmp_path, recipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "it begins\n"
+        process.send_signal(ending)
+        (tmp_path / "go on").touch()
+        assert process.wait(PATIENCE) == 128 + ending
+        assert process.stdout.read() == ""
+    (end,) = Journal(tmp_path / "runs").events(RunEnd)
+    assert (end.outcome, end.reason) == ("stopped", "the service was shut down")
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> None:
+    recipe = RECIPE.replace("model=Double", "model=lambda: 1 / 0")
+    with started(tmp_path, recipe, "--no-journal") as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == "error: recipe.py, line 10: ZeroDivisionError: division by zero\n"
+        assert process.wait(PATIENCE) == 1
 
 
 def test_predict_with_a_recipe_is_still_a_command_of_its_own(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
-from lineside.runners import Predictor, Recipe
-from lineside.runners.serving import PredictionLimits, prediction_service
+from lineside.runners import Predictor, Recipe, RequestUnusable
+from lineside.runners.serving import PredictionApp, PredictionLimits, PredictionService, prediction_service
+from lineside.schemas import RequestEnd
 
 from .support import Counting, Served, column, doubled, hearing, inputs, lines, results, running
 
@@ -53,6 +56,24 @@ def test_what_a_decode_raises_is_told_whatever_its_text(error: Exception, told: 
         answer = client.post("/predict", content=b"x", headers={"content-type": "text/csv"})
         assert answer.status_code == 400
         assert told in answer.json()["error"]
+
+
+def test_an_error_of_the_service_that_a_decode_raises_is_told_whatever_its_text() -> None:
+    def decode(data: bytes, media_type: str) -> object:
+        raise RequestUnusable("cannot open '\udcff.csv'", "another file")
+
+    told = r"cannot open '\udcff.csv'; expected another file"
+    with hearing() as (bus, heard):
+        service = PredictionService(Predictor(Counting(), bus=bus, device="cpu"), decode=decode, limits=LIMITS)
+        app = PredictionApp(service)
+        with running(app) as server, Served(app, server).client() as client:
+            answer = client.post("/predict", content=b"x", headers={"content-type": "text/csv"})
+            assert (answer.status_code, answer.json()) == (400, {"error": told})
+            with connect(Served(app, server).socket) as socket:
+                socket.send(b"x")
+                assert json.loads(socket.recv())["error"] == told
+        bus.drain()
+    assert heard.of(RequestEnd)[0].reason == told
 
 
 def test_a_run_that_ends_by_what_is_no_exception_ends_every_request() -> None:

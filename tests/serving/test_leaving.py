@@ -10,11 +10,26 @@ from typing import Any
 
 import psutil
 import pytest
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.types import Message
 
-from lineside.runners.serving import PredictionLimits
+from lineside.runners.serving import PredictionLimits, prediction_service
 from lineside.schemas import PredictBatchStart, RequestEnd
 
-from .support import PATIENCE, Served, entered, hearing, inputs, lines, results, served, until
+from .support import (
+    PATIENCE,
+    Served,
+    counter,
+    entered,
+    hearing,
+    inputs,
+    lines,
+    model_of,
+    results,
+    served,
+    until,
+)
 
 VANISHING = 1000
 
@@ -69,6 +84,44 @@ async def test_a_client_that_leaves_while_it_sends_its_body_leaves_nothing() -> 
         await until(lambda: service.queue.memory == 0)
         await until(lambda: not service.server.server_state.tasks)
         assert reader is not None
+
+
+async def test_behind_a_middleware_that_waits_for_an_answer_a_client_that_leaves_fails_nothing() -> None:
+    served = prediction_service(counter())
+    outer = FastAPI()
+    outer.mount("/model", served)
+
+    @outer.middleware("http")
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    model = model_of(served)
+    model.hold()
+    body = iter([{"type": "http.request", "body": b'{"inputs": [1]}', "more_body": False}])
+    told: list[Message] = []
+
+    async def receive() -> Message:
+        if (message := next(body, None)) is not None:
+            return message
+        await entered(model)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/model/predict",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+    }
+    async with served.service:
+        await outer(scope, receive, send)
+        assert not served.service.queue.open
+        model.let_go()
+    assert told[0]["status"] == 499
 
 
 @pytest.mark.slow

@@ -6,10 +6,11 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import httpx2 as httpx
+import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -186,11 +187,51 @@ def test_what_is_served_is_told_with_its_limits_and_its_manual() -> None:
             "text/event-stream",
             "application/json",
         }
+        assert client.head("/healthz").status_code == 200
         page = client.get("/docs").text
         assert "POST /predict" in page
         assert "asyncapi" not in page
         assert client.get("/nothing").status_code == 404
         assert client.get("/predict").status_code == 405
+
+
+async def test_what_is_answered_is_what_is_described() -> None:
+    service = PredictionService(counter())
+    app = PredictionApp(service, token=TOKEN)
+    described = app.openapi()
+
+    def check(path: str, method: str, answer: httpx.Response) -> None:
+        kind = answer.headers["content-type"].partition(";")[0]
+        schema = described["paths"][path][method]["responses"][str(answer.status_code)]["content"][kind]["schema"]
+        told = lines(answer) if kind == "application/x-ndjson" else [answer.json()]
+        for one in told:
+            jsonschema.validate(one, {**schema, "components": described["components"]})
+
+    assert described["security"] == [{name: []} for name in described["components"]["securitySchemes"]]
+    async with asking(app) as client:
+        check("/predict", "post", await client.post("/predict", json=inputs(1)))
+        check("/healthz", "get", await client.get("/healthz"))
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        check("/predict", "post", await client.post("/predict", json=inputs(1)))
+        async with service:
+            for accept in ("application/json", "application/x-ndjson"):
+                answer = await client.post("/predict", json=inputs(1, "no number"), headers={"accept": accept})
+                check("/predict", "post", answer)
+            check("/healthz", "get", await client.get("/healthz"))
+            schema = described["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+            bodies: list[tuple[Any, int]] = [
+                ({"input": 1}, 200),
+                (inputs(1, 2), 200),
+                (inputs(), 400),
+                ({}, 400),
+                ([1], 400),
+            ]
+            for body, status in bodies:
+                assert (await client.post("/predict", json=body)).status_code == status
+                with nullcontext() if status == 200 else pytest.raises(jsonschema.ValidationError):
+                    jsonschema.validate(body, schema)
+    kinds = described["paths"]["/predict"]["post"]["requestBody"]["content"]
+    assert {*kinds} == {"application/json", "image/*", "application/octet-stream", "multipart/form-data"}
 
 
 @asynccontextmanager

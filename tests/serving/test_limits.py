@@ -35,6 +35,8 @@ from .support import (
 )
 
 JSON = {"content-type": "application/json"}
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n%d\r\n'
 
 
 def picture(width: int, height: int, kind: str = "PNG") -> bytes:
@@ -79,7 +81,10 @@ def refusal(answer: httpx.Response, status: int) -> str:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", {"content-type": "image/eps"}, 400, "picture cannot be read"),
         (b"", {"content-type": "image/png"}, 400, "empty"),
         (b"x", {"content-type": "multipart/form-data"}, 400, "multipart"),
-        (b"--b\r\nno header\r\n", {"content-type": "multipart/form-data; boundary=b"}, 400, "multipart"),
+        (b"--b\r\nno header\r\n", FORM, 400, "multipart"),
+        (PART % 1 + PART % 2, FORM, 400, "its end is missing"),
+        (PART % 1 + PART % 2 + b"--b", FORM, 400, "its end is missing"),
+        (b"x", {**JSON, "content-encoding": "GZIP"}, 415, "'Content-Encoding: gzip' here; expected the body as it is"),
     ],
 )
 def test_a_body_that_holds_no_inputs_is_refused_with_what_was_expected(

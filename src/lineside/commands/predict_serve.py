@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,9 +13,11 @@ from lineside.commands.listening import AllowHost, Host, NoToken, Port, listen, 
 from lineside.commands.overrides import override
 from lineside.commands.runs import RUNS, JournalFolder, LogFile, NoJournal, RecipeFile, Settings, Weights
 from lineside.extras import needed_for
+from lineside.schemas import LinesideError
 
 if TYPE_CHECKING:
     from lineside.bus import Bus
+    from lineside.runners import PredictConfig, Predictor, Recipe
     from lineside.runners.serving import PredictionServer
 
 
@@ -41,7 +43,7 @@ def predict_serve(
     config = override(made.predict, settings or ())
     token = None if no_token else user_token()
     with _opened(log, None if no_journal else journal) as bus:
-        service = PredictionService(made.predictor(weights, bus=bus, config=config), decode=made.decode)
+        service = PredictionService(_predictor(made, recipe, weights, bus, config), decode=made.decode)
         server = PredictionServer(PredictionApp(service, token=token, hosts=names(host, allow_host)), host, port)
         _serve(server, recipe, token)
     if service.error is not None:
@@ -51,12 +53,29 @@ def predict_serve(
         raise typer.Exit(KILLED + server.signal)
 
 
+def _predictor(made: Recipe, recipe: Path, weights: Path | None, bus: Bus, config: PredictConfig) -> Predictor[Any]:
+    """Return the predictor of a recipe.
+
+    Raises:
+        RecipeUnreadable: what makes its model raises.
+    """
+    from lineside.commands.recipes import RecipeUnreadable
+
+    try:
+        return made.predictor(weights, bus=bus, config=config)
+    except LinesideError:
+        raise
+    except Exception as error:
+        raise RecipeUnreadable(recipe, error) from error
+
+
 def _serve(server: PredictionServer, recipe: Path, token: str | None) -> None:
     # Whoever sends a broken form is told so. Its parser tells the terminal too, which anybody could fill with that.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     listening, address = listen(server)
+    page = f"{address}/docs{'' if token is None else f'?token={token}'}"
     server.on_begin = lambda: typer.echo(
-        f"{recipe} computes what is sent to {address}/predict; {address}/docs says how.\n"
+        f"{recipe} computes what is sent to {address}/predict; {page} says how.\n"
         + ("" if token is None else f"Send it with the header 'Authorization: Bearer {token}'.\n")
         + "Ctrl-C ends it."
     )

@@ -1,0 +1,96 @@
+"""Batches that fail: whoever runs the service learns of it, and what they took is free for their inputs."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from lineside.runners import PredictConfig, Predictor
+from lineside.runners.serving import PredictionLimits, prediction_service
+
+from .support import BAD, Served, column, doubled, inputs, lines, results, running, served
+
+CONFIG = PredictConfig(batch_size=4, max_wait=5.0, device="cpu")
+
+
+@contextmanager
+def computing(model: nn.Module, postprocess: Callable[..., Any] = doubled) -> Generator[Served]:
+    predictor = Predictor(model, preprocess=column, postprocess=postprocess, config=CONFIG)
+    app = prediction_service(predictor, limits=PredictionLimits(grace=1.0))
+    with running(app) as server:
+        yield Served(app, server)
+
+
+def told(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[logging.LogRecord]:
+    return [one for one in caplog.records if one.name == "lineside.serving" and one.levelno == level]
+
+
+def test_a_batch_that_fails_only_together_is_logged_with_its_traceback_once_in_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "lineside.serving")
+
+    def one_alone(outputs: Tensor, batch: Any) -> list[float]:
+        return [float(outputs)]
+
+    with computing(nn.Identity(), one_alone) as service, service.client() as client:
+        for _ in range(3):
+            assert results(lines(client.post("/predict", json=inputs(1, 2, 3, 4)))) == [1.0, 2.0, 3.0, 4.0]
+    (warning,) = told(caplog)
+    assert warning.getMessage() == "a batch of 4 inputs failed: they are computed one by one, which takes longer"
+    assert warning.exc_text is not None
+    assert "in one_alone" in warning.exc_text
+    assert len(told(caplog, logging.DEBUG)) == 2
+
+
+def test_an_input_that_fails_is_logged_with_its_traceback_and_what_fails_elsewhere_is_logged_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with served(batch_size=1) as service, service.client() as client:
+        for value in (BAD, BAD, "no number"):
+            assert results(lines(client.post("/predict", json=inputs(value)))) == ["error"]
+    first, second = told(caplog)
+    assert first.getMessage() == second.getMessage() == "an input failed, and its client is told why"
+    assert "the model does not like this input" in (first.exc_text or "")
+    assert "could not convert" in (second.exc_text or "")
+
+
+class Large(nn.Module):
+    """Fails for several inputs at once, with an error behind the error, and says what its calls left alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: list[weakref.ref[Tensor]] = []
+        self.alive: list[int] = []
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.alive.append(sum(one() is not None for one in self._kept))
+        self._activate(values)
+        return values * 2
+
+    def _activate(self, values: Tensor) -> None:
+        hidden = values * 3
+        self._kept.append(weakref.ref(hidden))
+        try:
+            self._compute(hidden)
+        except RuntimeError:
+            raise MemoryError("there is none left") from None
+
+    def _compute(self, values: Tensor) -> None:
+        hidden = values * 5
+        self._kept.append(weakref.ref(hidden))
+        if len(values) > 1:
+            raise RuntimeError("out of memory")
+
+
+def test_of_a_batch_that_failed_nothing_is_held_while_its_inputs_are_computed_alone() -> None:
+    model = Large()
+    with computing(model) as service, service.client() as client:
+        assert results(lines(client.post("/predict", json=inputs(1, 2, 3, 4)))) == [2.0, 4.0, 6.0, 8.0]
+    assert model.alive == [0, 0, 0, 0, 0]
