@@ -32,9 +32,9 @@ from ...schemas import (
     ValEvent,
     ValStart,
 )
+from ..progress import Progress
 from ..subscribers import text, wording
 from .losses import SaidLoss
-from .progress import Progress
 from .series import Series
 
 SHOWN: tuple[type[Event], ...] = (

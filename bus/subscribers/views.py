@@ -28,6 +28,7 @@ from ...schemas import (
     ValEnd,
     ValStart,
 )
+from ..progress import Progress
 from . import text, wording
 from .drawing import DIM, LABEL, bar, labelled
 
@@ -51,23 +52,23 @@ class View(Protocol):
 
 
 class TrainView:
-    """A table that grows by a row an epoch; below it the bars of the epochs and of the batches."""
+    """A table that grows by a row an epoch; below it the bars of the epochs, the steps that end it, and the batches."""
 
     def __init__(self) -> None:
         self._header = ""
         self._lr = ""
-        self._begin: TrainStart | None = None
+        self._progress = Progress()
         self._epochs: RenderableType = Group()
         self._batches: RenderableType = Group()
 
     def update(self, event: Event) -> Lines:
         """Take in `event`."""
+        self._progress.take(event)
         match event:
             case PretrainRoutineEnd():
                 yield labelled("", Text(wording.preparation(event), DIM))
             case TrainStart():
-                self._begin = event
-                self._epochs = bar("epochs", event.epoch, event.epochs)
+                self._epochs = self._whole(event.epoch)
             case TrainBatchEnd():
                 self._advance(event)
             case ValEnd(aside=True):
@@ -91,10 +92,14 @@ class TrainView:
         losses = text.scalars(event.losses or {"loss": event.loss})
         speed = f"{event.batch_size / event.seconds:,.0f}/s" if event.seconds else ""
         self._batches = bar("batches", event.batch + 1, event.batches, losses, f"lr {text.rates(event.lr)}", speed)
-        if self._begin is not None:
-            done = event.epoch + (event.batch + 1) / (event.batches or event.batch + 2)
-            left = _time_left(self._begin, done, event.elapsed)
-            self._epochs = bar("epochs", done, self._begin.epochs, left)
+        self._epochs = self._whole(event.epoch + (event.batch + 1) / (event.batches or event.batch + 2))
+
+    def _whole(self, epochs: float) -> RenderableType:
+        progress = self._progress
+        left = "" if progress.left is None else f"{text.clock(progress.left)} left"
+        if not progress.steps:
+            return bar("epochs", epochs, progress.epochs, left)
+        return Group(bar("epochs", epochs, progress.epochs), bar("steps", progress.step, progress.steps, left))
 
     def _row(self, event: FitEpochEnd) -> Lines:
         if event.final:
@@ -116,14 +121,6 @@ class TrainView:
 def _cells(values: Mapping[str, str], columns: Mapping[str, str]) -> str:
     """Return a row: `values` right-aligned, each as wide as the number or the name of its column."""
     return "".join(f"{values[name]:>{max(len(name), 6) + GAP}}" for name in columns)
-
-
-def _time_left(begin: TrainStart, done: float, elapsed: float) -> str:
-    """Return the time that the rest of the epochs takes if they are as long as those since `begin`."""
-    if begin.epochs is None:
-        return ""
-    left = (elapsed - begin.elapsed) * (begin.epochs - done) / (done - begin.epoch)
-    return f"{text.clock(left)} left"
 
 
 class ValView:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lineside.bus.notebook.progress import Progress
 from lineside.bus.notebook.state import RunState
+from lineside.bus.progress import Progress
 from lineside.schemas import PretrainRoutineEnd, RunStart, TrainBatchEnd, TrainStart
 from tests.runners.support import make_trainer
 

@@ -126,6 +126,17 @@ def test_bars_show_epochs_batches_losses_rates_and_the_time_left(story: Story) -
     assert "loss 0.5000  lr 0.01" in shown
 
 
+def test_a_run_that_a_number_of_steps_ends_has_a_bar_of_them_and_the_time_that_they_take(story: Story) -> None:
+    events = story("train")
+    first_batch = next(index for index, event in enumerate(events) if isinstance(event, TrainBatchEnd))
+    begin = events[0].model_copy(update={"config": {"max_steps": 3}})
+    shown = drawn([begin, *events[1 : first_batch + 1]])
+    assert "1/2" in shown
+    assert "steps" in shown
+    assert "1/3" in shown
+    assert "0:02 left" in shown  # of three steps one took a second
+
+
 def test_validation_within_training_has_its_bar(story: Story) -> None:
     assert "validate" in drawn(story("train"))
 

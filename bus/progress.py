@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 
-from ...schemas import (
+from ..schemas import (
     BatchEnd,
     Event,
     FitEpochEnd,
@@ -63,7 +63,7 @@ class Progress:
                 self._take_limits()
             case TrainStart():
                 self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
-                self.step, self._origin = event.step, (event.elapsed, event.step)
+                self.step, self._begun, self._origin = event.step, event.elapsed, (event.elapsed, event.step)
             case TrainEpochStart():
                 self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
                 self._begun, self._within = event.elapsed, 0.0
