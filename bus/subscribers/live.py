@@ -49,9 +49,9 @@ class LiveDisplay:
         """Give the lines that `event` leaves behind, above what changes. For subclasses to extend."""
         match event:
             case RunStart():
-                view = self._views[event.run] = self._make_view[event.kind]()
+                self._views[event.run] = begun = self._make_view[event.kind]()
                 yield drawing.heading(event.kind, wording.beginning(event))
-                yield from view.update(event)
+                yield from begun.update(event)
             case RunEnd():
                 self._views.pop(event.run, None)
                 yield drawing.ending(event)
