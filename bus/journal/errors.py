@@ -6,7 +6,7 @@
     └── BusError
         └── JournalError
             ├── JournalUnreadable  (also OSError)  a file that is no journal, or too damaged to open
-            ├── JournalRefused     (also OSError)  a folder that no journal can be kept in
+            ├── JournalRefused     (also OSError)  a folder that no journal can be kept in, or none can be read from
             ├── JournalDegraded    (also OSError)  the disk refuses what is published
             ├── UnknownRun         (also LookupError)  no run of that id is in the journal
             ├── InvalidPosition    (also ValueError)  not a position of a tail
@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import Literal
 
 from ..errors import BusError
 
@@ -37,10 +38,15 @@ class JournalUnreadable(JournalError, OSError):
 
 
 class JournalRefused(JournalError, OSError):
-    """A folder that no journal can be kept in."""
+    """A folder that no journal can be kept in, or none can be read from."""
 
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"cannot keep a journal in {os.fspath(path)!r}: {reason}")
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        reason: str,
+        wanted: Literal["keep a journal in", "read a journal from"] = "keep a journal in",
+    ) -> None:
+        super().__init__(f"cannot {wanted} {os.fspath(path)!r}: {reason}")
 
 
 class JournalDegraded(JournalError, OSError):

@@ -27,7 +27,7 @@ APPLICATION = 0x4C4E5344
 VERSION = 2
 SUFFIX = ".sqlite"
 CAREFUL_STEPS = 20_000
-"""Positions that are tried one by one behind a place that is damaged."""
+"""Positions that are tried one by one behind a place that is damaged; further ones in ever longer steps."""
 UNKNOWN = 1 << 40
 """Stands for the last position of a file that is too damaged to tell: there are fewer events in any."""
 
@@ -300,30 +300,37 @@ class JournalFile:
         except sqlite3.DatabaseError as error:
             if not careful or not _is_damage(error):
                 raise
-        step, begin = 0, after
-        while after < upto:
-            with contextlib.suppress(sqlite3.DatabaseError):
-                found = self._chunks(after, upto, *masks, 1)
-                return found._replace(skipped=Span(begin + 1, after)) if step else found
-            step += 1
-            after += 1 if step < CAREFUL_STEPS else step
-        return Chunks([], upto, Span(begin + 1, upto))
+        damaged = behind = after
+        while not (found := self._tried(behind, upto, *masks)) and behind < upto:
+            damaged, behind = behind, min(behind + max(1, behind - after - CAREFUL_STEPS), upto)
+        while found and behind - damaged > 1:  # a long step may have gone further than the damage does
+            middle = (damaged + behind) // 2
+            nearer = self._tried(middle, upto, *masks)
+            damaged, behind, found = (damaged, middle, nearer) if nearer else (middle, behind, found)
+        skipped = Span(after + 1, behind)
+        return found._replace(skipped=skipped if behind > after else None) if found else Chunks([], upto, skipped)
+
+    def _tried(self, after: int, upto: int, kinds: int, origins: int) -> Chunks | None:
+        """Return the first chunk between two positions; None where damage is in the way."""
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return self._chunks(after, upto, kinds, origins, 1)
+        return None
 
     def _chunks(self, after: int, upto: int, kinds: int, origins: int, limit: int) -> Chunks:
         with self._lock:
-            rows = self._db.execute(
-                f"SELECT {_SOUND}, time, first, last, kinds, origins, checksum, heads, bodies FROM chunks "
-                f"WHERE first BETWEEN ? AND ? AND (NOT {_SOUND} OR last > ? AND kinds & ? AND origins & ?) "
+            rows = self._db.execute(  # +first: of a damaged page SQLite does not see itself that it is out of order
+                f"SELECT {_SOUND}, time, first, last, kinds, origins, checksum, heads, bodies FROM chunks WHERE first "
+                f"BETWEEN ? AND ? AND +first > ? AND (NOT {_SOUND} OR last > ? AND kinds & ? AND origins & ?) "
                 "ORDER BY first LIMIT ?",
-                (self._begin(after), upto, after, kinds, origins, limit),
+                ((begin := self._begin(after)), upto, begin - 1, after, kinds, origins, limit),
             ).fetchall()
         found = [(time, Chunk(*row) if sound else self._mended(*row)) for sound, time, *row in rows]
         found = [(time, _readable(chunk)) for time, chunk in found]
-        return Chunks(found, min(found[-1][1].last, upto) if len(found) == limit else max(upto, after))
+        return Chunks(found, min(max(found[-1][1].last, after + 1), upto) if len(found) == limit else max(upto, after))
 
     def _mended(self, first: int, last: object, kinds: int, origins: int, checksum: int, *blobs: bytes) -> Chunk:
         """Return a chunk that does not lie about how far it goes, which decides where reading goes on."""
-        after = self._one("SELECT min(first) FROM chunks WHERE first > ?", first)
+        after = self._one("SELECT min(first) FROM chunks WHERE first > ? AND +first > ?", first, first)
         end = _end(last, first, blobs[0]) if after is None else after - 1
         return Chunk(first, end, kinds, origins, checksum, *blobs)
 

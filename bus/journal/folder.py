@@ -22,7 +22,7 @@ from .claim import Claim, is_claimed
 from .durable import SetAside, unread
 from .errors import JournalError, JournalRefused, JournalUnreadable, PruneFailed, UnknownRun
 from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter, opens
-from .filesystem import network_filesystem
+from .filesystem import network_filesystem, refuse_unreadable
 from .pruning import UNREAD, Retention, choose, remove
 from .runs import Look, RunSummary, Trace, look, summarize
 from .tail import Gap, Tail
@@ -382,6 +382,5 @@ class Journal:
             logger.warning("the journal could not be pruned: %s", error)
 
     def _existing(self) -> list[Path]:
-        if not self.path.is_dir():
-            raise JournalRefused(self.path, "there is no such folder; name the one that Bus('...') was given")
+        refuse_unreadable(self.path)
         return self.files()

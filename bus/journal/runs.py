@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
@@ -37,6 +38,8 @@ from .errors import JournalUnreadable
 from .file import JournalFile, Origin
 
 E = TypeVar("E", bound=Event)
+
+logger = logging.getLogger("lineside.bus")
 
 STALLED_SECONDS = 60.0
 """Silence after which a run that has not ended counts as stalled."""
@@ -119,7 +122,8 @@ def look(path: Path, before: Look | None = None) -> Look:
         try:
             about, upto = file.about(), file.last
             news = _look_up(file, before.upto if before else 0, upto)
-        except sqlite3.DatabaseError:  # damaged
+        except sqlite3.DatabaseError as error:
+            logger.warning("%s is damaged (%s): of its runs is told what can still be read", path, error)
             known, upto = {}, 0
             news = _go_through(file)
     for origin, count, newest, told in news:
@@ -143,7 +147,11 @@ class _Found(NamedTuple):
 
 
 def _look_up(file: JournalFile, after: int, upto: int) -> list[_Found]:
-    """Find the few events that are wanted by what the chunks say of themselves."""
+    """Find the few events that are wanted by what the chunks say of themselves.
+
+    Raises:
+        sqlite3.DatabaseError: the file is damaged.
+    """
     kinds = {name: number for number, name in file.kinds().items()}
     wanted = [kinds[name] for name in map(wire_name, TELLING) if name in kinds]
     origins = file.origins()
@@ -152,6 +160,8 @@ def _look_up(file: JournalFile, after: int, upto: int) -> list[_Found]:
         if number not in origins:  # damaged
             continue
         told = dict(file.newest(after, upto, number, wanted))
+        if not told:  # where pages are cut or empty, SQLite ends early and says nothing
+            raise sqlite3.DatabaseError("events are counted in it that are not found")
         found.append(_Found(origins[number], count, told.pop(None, None), told.values()))
     return found
 

@@ -8,14 +8,15 @@ import os
 import re
 import sqlite3
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from .chunks import Chunk, Record, maker
 from .claim import is_claimed
-from .errors import InvalidPosition, JournalRefused, JournalUnreadable
+from .errors import InvalidPosition, JournalUnreadable
 from .file import SUFFIX, UNKNOWN, JournalFile, Origin, Span, between, opens
+from .filesystem import refuse_unreadable
 from .recorder import UNENCODABLE
 
 logger = logging.getLogger("lineside.bus")
@@ -80,7 +81,7 @@ class Tail:
         folder: str | os.PathLike[str],
         *,
         run: str | None = None,
-        names: Collection[str] | None = None,
+        names: Container[str] | None = None,
         ranks: Collection[int] | None = None,
         after: str = "",
     ) -> None:
@@ -88,8 +89,7 @@ class Tail:
         self._choice = _Choice(run, names, ranks)
         self._begins = _parse(after)
         self._files: dict[str, _FileTail] = {}
-        if not self.path.is_dir():
-            raise JournalRefused(self.path, "there is no such folder; name the one that Bus('...') was given")
+        refuse_unreadable(self.path)
         self._look_around()
 
     def read(self, limit: int = 500) -> list[Told]:
@@ -159,7 +159,7 @@ class _Choice(NamedTuple):
     """What is wanted of the files."""
 
     run: str | None
-    names: Collection[str] | None
+    names: Container[str] | None
     ranks: Collection[int] | None
 
     def kinds(self, file: JournalFile) -> set[int] | None:

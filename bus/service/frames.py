@@ -86,10 +86,21 @@ class Form:
 
 
 @dataclass(frozen=True)
+class AllBut:
+    """All names but some."""
+
+    names: frozenset[str]
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether `name` is none of them."""
+        return name not in self.names
+
+
+@dataclass(frozen=True)
 class Choice:
     """Which events a client wants."""
 
-    names: frozenset[str] | None = None
+    names: frozenset[str] | AllBut | None = None
     """Names of types; None: all."""
     ranks: frozenset[int] | None = None
     """None: all."""

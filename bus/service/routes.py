@@ -23,7 +23,7 @@ from ..journal.tail import Tail, Told
 from .base import problems
 from .errors import BadRequest, status_of
 from .feed import in_thread
-from .frames import Choice, Form, cloud, message, plain, sse
+from .frames import AllBut, Choice, Form, cloud, message, plain, sse
 from .guard import failure
 from .history import Points, Span
 from .manual import manual
@@ -41,6 +41,14 @@ ALSO = {"asyncapi.json": "AsyncAPI", "schemas": "the JSON Schemas of the events"
 RunId = Annotated[str, Path(pattern="^[A-Za-z0-9_-]{1,64}$", description="Id of the run.")]
 Types = Annotated[
     list[str] | None, Query(alias="type", max_length=64, description="Only events of this type; may be repeated.")
+]
+NotTypes = Annotated[
+    list[str] | None,
+    Query(
+        alias="not_type",
+        max_length=64,
+        description="No events of this type, whatever else is asked for; may be repeated.",
+    ),
 ]
 Families = Annotated[
     list[str] | None,
@@ -170,6 +178,7 @@ def routes(source: Source) -> APIRouter:
             Query(ge=1, le=MOST, description="The last events instead, so many; with neither `after` nor `limit`."),
         ] = None,
         types: Types = None,
+        not_types: NotTypes = None,
         families: Families = None,
         ranks: Ranks = None,
         format: Format = "plain",  # noqa: A002
@@ -180,7 +189,7 @@ def routes(source: Source) -> APIRouter:
         A stream sends `id` (the position), `event` (the type) and `data` (the event). `gap` tells of positions
         that nothing is known of any more, `bye` that the service shuts down: ask again, with `Last-Event-ID`.
         """
-        choice = _choice(types, families, ranks)
+        choice = _choice(types, not_types, families, ranks)
         body = cloud if format == "cloudevents" else plain
         if tail is not None:
             _refuse_beside_tail(request)
@@ -223,13 +232,14 @@ def routes(source: Source) -> APIRouter:
         run: RunId,
         after: After = "",
         types: Types = None,
+        not_types: NotTypes = None,
         families: Families = None,
         ranks: Ranks = None,
         format: Format = "plain",  # noqa: A002
     ) -> None:
         """The stream of a run as messages `{"id", "event", "data"}`."""
         try:
-            choice = _choice(types, families, ranks)
+            choice = _choice(types, not_types, families, ranks)
             body = cloud if format == "cloudevents" else plain
             stream = await following(run, after, choice, Form(message, body, joined=False))
         except BusError as error:
@@ -359,7 +369,12 @@ def _refuse_beside_tail(request: Request) -> None:
         raise BadRequest("tail= asks for a page; a stream begins with after=, e.g. with the `position` of that page")
 
 
-def _choice(types: Collection[str] | None, families: Collection[str] | None, ranks: Collection[int] | None) -> Choice:
+def _choice(
+    types: Collection[str] | None,
+    not_types: Collection[str] | None,
+    families: Collection[str] | None,
+    ranks: Collection[int] | None,
+) -> Choice:
     """Return what is chosen.
 
     Raises:
@@ -372,10 +387,9 @@ def _choice(types: Collection[str] | None, families: Collection[str] | None, ran
         except UnknownEventName as error:
             raise BadRequest(str(error)) from None
         names |= {wire_name(cls) for cls in events(family)} if family.family else {wire_name(family)}
-    return Choice(
-        frozenset(names) if types or families else None,
-        None if ranks is None else frozenset(ranks),
-    )
+    unwanted = frozenset(not_types or ())
+    chosen = frozenset(names) - unwanted if types or families else AllBut(unwanted) if unwanted else None
+    return Choice(chosen, None if ranks is None else frozenset(ranks))
 
 
 @cache

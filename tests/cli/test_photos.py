@@ -178,10 +178,11 @@ def test_without_enough_colors_there_are_only_words(color_system: ColorSystem | 
     assert re.search(r"espresso +━+─ +90%", shown)
 
 
-def test_the_summary_says_how_fast_and_at_what_cost() -> None:
+def test_the_summary_says_how_long_each_took_and_at_what_cost_and_no_rate_that_was_not_reached() -> None:
     shown = without_colors(drawn("truecolor", width=100))
-    assert "8 photographs, 20 a second\n" in shown
-    assert "each took 10.0 ms preprocess, 38.0 ms inference, 2.0 ms postprocess" in shown
+    assert "8 photographs, each of which took 50 ms\n" in shown
+    assert "a second" not in shown
+    assert "of that 10.0 ms preprocess, 38.0 ms inference, 2.0 ms postprocess" in shown
     assert "the bus's own thread took 500 µs a photograph (1.0% of that)" in shown
     assert "lineside serve runs   shows the gallery in a browser" in shown
 

@@ -92,6 +92,24 @@ def test_a_flipped_bit_in_an_event_costs_that_event_and_is_named(tmp_path: Path)
     assert steps(tmp_path) == [n for n in range(1, 1001) if n != 500]
 
 
+def test_what_follows_a_damaged_place_is_read_from_its_first_event_on_however_long_the_steps_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = left_open(tmp_path, 3000)  # a chunk for every ten
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    whole, page = path.read_bytes(), 4096
+    lost: set[int] = set()
+    for at in range(5 * page, len(whole), 7 * page):
+        path.write_bytes(whole[:at] + bytes(page) + whole[at + page :])
+        one_by_one = steps(path.parent)
+        with monkeypatch.context() as patched:
+            patched.setattr("lineside.bus.journal.file.CAREFUL_STEPS", 1)
+            assert steps(path.parent) == one_by_one
+        lost.add(3000 - len(one_by_one))
+    assert max(lost) > 100  # so that the steps got long
+
+
 def test_flipped_bits_anywhere_lose_nothing_without_a_word(tmp_path: Path) -> None:
     path = written(tmp_path, 3000)
     whole = path.read_bytes()

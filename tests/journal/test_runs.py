@@ -6,6 +6,7 @@ import json
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -323,6 +324,52 @@ def test_a_damaged_file_tells_what_can_be_read_of_it(tmp_path: Path) -> None:
     assert check.holes
     summary = Journal(tmp_path).run("hurt")
     assert (summary.state, summary.outcome, summary.model) == ("finished", "completed", "Net")
+
+
+def test_a_file_that_is_cut_or_has_empty_pages_tells_of_all_runs_that_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bus(tmp_path / "whole") as bus:
+        for name in ("first", "second", "third"):
+            start(bus.source(name), kind="val")
+            for n in range(40):
+                bus.source(name).publish(Done, n=n)
+                bus.flush()  # many small chunks: the last page has some of them
+        path = bus.journal
+    assert path is not None
+    whole = path.read_bytes()
+    page = 4096
+    torn = [whole[:-left] for left in range(512, page, 512)]
+    torn += [whole[:at] + bytes(page) + whole[at + page :] for at in range(page, len(whole), page)]
+    for number, data in enumerate(torn):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "torn.sqlite").write_bytes(data)
+        try:
+            there = {event.run for event in Journal(folder).events()}
+        except sqlite3.DatabaseError:  # nothing says whose events they are
+            continue
+        assert {summary.run for summary in Journal(folder).runs()} == there
+    assert "torn.sqlite is damaged (events are counted in it that are not found)" in caplog.text
+
+
+def test_behind_an_empty_page_nothing_is_looked_for_forever_nor_read_twice(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        for n in range(300):
+            start(bus.source(f"run-{n % 3}"))
+            if n % 3 == 2:
+                bus.flush()
+        path = bus.journal
+    assert path is not None
+    whole, page = path.read_bytes(), 4096
+    for at in range(page, len(whole), page):
+        for empty in (page, page // 2):  # the second has rows that say nothing
+            path.write_bytes(whole[: at + page - empty] + bytes(empty) + whole[at + page :])
+            try:
+                found = list(Journal(tmp_path).events())
+            except sqlite3.DatabaseError:  # nothing says whose events they are
+                continue
+            assert len({(event.run, event.seq) for event in found}) == len(found)
 
 
 def test_what_is_no_journal_is_left_out_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

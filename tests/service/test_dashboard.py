@@ -15,7 +15,14 @@ from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from lineside.bus import Bus
 from lineside.bus.service import service
-from lineside.schemas import BeforeZeroGrad, Event, TrainBatchEnd, ValEnd, ValStart
+from lineside.schemas import (
+    Event,
+    RunStart,
+    TrainBatchEnd,
+    TrainStart,
+    ValEnd,
+    ValStart,
+)
 
 from . import stories
 from .browser import browser as running_browser
@@ -140,6 +147,14 @@ def test_a_run_that_begins_or_ends_changes_the_list_by_itself(browser: Browser, 
         expect(row(page, "fresh").locator(".state")).to_have_text("finished")
 
 
+def test_a_page_that_waits_for_the_first_run_shows_it(browser: Browser, bus: Bus, address: str) -> None:
+    with visiting(browser, address) as page:
+        expect(page.locator("#runs-note")).to_contain_text("No runs yet")
+        stories.begin(bus.source("fresh"))
+        bus.flush()
+        expect(page.locator("main h1")).to_have_text("fresh")
+
+
 def test_two_tabs_show_the_same_list(browser: Browser, bus: Bus, address: str) -> None:
     stories.trained(bus.source("good"))
     bus.flush()
@@ -207,6 +222,42 @@ def test_time_left_is_told_from_the_epochs_before(browser: Browser, bus: Bus, ad
     bus.flush()
     with visiting(browser, f"{address}/#/going") as page:
         expect(page.locator(".progress .left")).to_have_text(re.compile(r"1 h \d+ min left"))
+
+
+def test_a_run_that_steps_end_is_as_far_as_its_steps(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    source.publish(RunStart, kind="train", model="Net", device="cpu", config={"epochs": 500, "max_steps": 20})
+    source.publish(TrainStart, epoch=0, epochs=500, batches=stories.BATCHES, step=0)
+    for number in range(1, 16):
+        stories.step(source, number, epochs=500)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator(".progress .where")).to_contain_text("epoch 2 of 500")
+        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.75)
+        stories.step(source, 16, epochs=500)
+        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.8)
+
+
+def test_a_curve_whose_newest_value_is_not_finite_says_so(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("lost")
+    stories.begin(source, epochs=300)
+    for number in range(1, 2502):  # more than the page has points for: the last but one are one
+        stories.step(source, number, epochs=300, loss=0.5)
+    judged: dict[str, Any] = {"batches": 2, "samples": 16, "duration": 0.1, "speed": {}, "losses": {}}
+    for epoch, accuracy in enumerate((0.75, float("nan"))):
+        source.publish(ValEnd, epoch=epoch, metrics={"accuracy": accuracy}, fitness=accuracy, **judged)
+    stories.step(source, 2502, epochs=300, loss=float("nan"))
+    bus.flush()
+    with visiting(browser, f"{address}/#/lost") as page:
+        for title in ("loss", "accuracy"):
+            chart = page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True))
+            expect(chart.get_by_role("img")).to_have_attribute("aria-label", re.compile(f"^{title} .*last: .*nan$"))
+            expect(chart.locator(".legend b")).to_have_text("nan")
+        loss = page.locator(".chart").first.locator(".legend b")
+        stories.step(source, 2503, epochs=300, loss=0.25)
+        expect(loss).to_have_text(re.compile(r"0\.\d+"))
+        stories.step(source, 2504, epochs=300, loss=float("inf"))
+        expect(loss).to_have_text("∞")
 
 
 def test_curves_can_be_logarithmic_smoothed_over_time_and_laid_over_each_other(
@@ -363,67 +414,6 @@ def test_a_run_that_is_not_there_is_an_answer_and_no_blank_page(browser: Browser
         expect(row(page, "good")).to_be_visible()
 
 
-# -- the feed --------------------------------------------------------------------------------------
-
-
-def test_the_feed_is_filtered_by_type_and_by_text(browser: Browser, bus: Bus, address: str) -> None:
-    stories.trained(bus.source("good"))
-    bus.flush()
-    with visiting(browser, f"{address}/#/good") as page:
-        expect(page.locator(".events .type").first).to_have_text("RunEnd")
-        assert "TrainBatchEnd" not in types(page)
-        page.select_option("#scope", "TrainBatchEnd")
-        expect(page.locator(".events li")).to_have_count(stories.EPOCHS * stories.BATCHES)
-        page.select_option("#scope", "milestones")
-        page.locator("#feed-text").fill("epoch 2/4")
-        expect(page.locator(".events li")).to_have_count(3)
-        assert types(page) == ["FitEpochEnd", "TrainEpochEnd", "TrainEpochStart"]
-        page.locator(".events summary").first.click()
-        expect(page.locator(".events pre")).to_contain_text('"best_fitness": 0.6')
-
-
-def test_the_feed_holds_some_hundred_rows_of_however_many_events(browser: Browser, bus: Bus, address: str) -> None:
-    source = bus.source("long")
-    stories.begin(source)
-    bus.flush()
-    with visiting(browser, f"{address}/#/long") as page:
-        page.select_option("#scope", "everything")
-        expect(page.locator(".events li")).to_have_count(2)
-        for number in range(3000):
-            source.publish(BeforeZeroGrad, epoch=0, batch=number, batches=None, batch_size=1, step=number)
-        stories.end(source)
-        expect(page.locator(".events .type").first).to_have_text("RunEnd")
-        expect(page.locator(".events li")).to_have_count(250)
-
-
-def test_the_feed_of_a_long_run_shows_its_end(browser: Browser, bus: Bus, address: str) -> None:
-    source = bus.source("long")
-    stories.begin(source, epochs=120)
-    for number in range(120):
-        stories.epoch(source, number, epochs=120)
-    stories.end(source)
-    bus.flush()
-    with visiting(browser, f"{address}/#/long") as page:
-        expect(page.locator(".events .said").nth(1)).to_contain_text("epoch 120/120")
-        page.select_option("#scope", "everything")
-        expect(page.locator(".events .type").nth(6)).to_have_text("TrainBatchEnd")
-        page.select_option("#scope", "TrainBatchEnd")
-        expect(page.locator(".events li")).to_have_count(250)
-        assert page.locator(".events .said").first.inner_text().startswith("batch 10/10")
-
-
-def test_nothing_that_an_event_says_becomes_markup(browser: Browser, bus: Bus, address: str) -> None:
-    evil = "<img src=x onerror='document.title=1'>"
-    source = bus.source("evil")
-    stories.begin(source, model=evil)
-    source.publish(Sample, picture=f"data:image/svg+xml;base64,{evil}", said=evil)
-    bus.flush()
-    with visiting(browser, f"{address}/#/evil") as page:
-        expect(page.locator(".facts")).to_contain_text(evil)
-        expect(page.locator(".events .said").first).to_contain_text(evil)
-        assert page.locator("img").count() == 0
-
-
 # -- connections -----------------------------------------------------------------------------------
 
 
@@ -559,6 +549,27 @@ def test_nothing_sticks_out_at_either_width(browser: Browser, bus: Bus, address:
             page.get_by_role("link", name="All runs").click()
             expect(page.locator("#search")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "400"])
+def test_long_names_stay_in_their_places(browser: Browser, bus: Bus, address: str, viewport: Any) -> None:
+    source = bus.source("named")
+    stories.begin(source)
+    stories.step(source, 1)
+    names = [f"metrics/{'long' * 20}", "metrics/mAP50-95_of_small_objects_at_night", "top-5 accuracy of the teacher"]
+    rest: dict[str, Any] = {"losses": {}, "fitness": None, "batches": 1, "samples": 4, "duration": 0.5, "speed": {}}
+    source.publish(ValEnd, epoch=0, metrics=dict.fromkeys(names, 0.5), **rest)
+    bus.flush()
+    with visiting(browser, f"{address}/#/named", viewport) as page:
+        expect(page.locator(".chart h3")).to_have_text(["loss", *names, "learning rate", "step time"])
+        expect(page.locator(".tile dt", has_text=names[2])).to_be_visible()
+        out = """places => [...document.querySelectorAll(places)].filter(text => {
+            const range = document.createRange();
+            range.selectNodeContents(text);
+            const clipped = getComputedStyle(text).overflow === "hidden" ? text : range;
+            return clipped.getBoundingClientRect().right > text.parentElement.getBoundingClientRect().right + 1;
+        }).map(text => text.textContent)"""
+        assert page.evaluate(out, ".tile dt, .chart h3") == []
 
 
 # -- size ------------------------------------------------------------------------------------------

@@ -288,6 +288,22 @@ def test_what_the_stream_brings_after_the_past_had_it_is_shown_once(browser: Bro
         expect(page.locator(".results > li")).to_have_count(11)
 
 
+def test_the_gallery_keeps_its_distance_from_the_events(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("seen")
+    begin(source)
+    publish(bus, source, 0, COFFEE)
+    stories.end(source, kind="predict")  # so that nothing comes between them
+    bus.flush()
+    for width in (1280, 800, 400):
+        with visiting(browser, f"{address}/#/seen", {"width": width, "height": 900}) as page:
+            expect(page.locator(".gallery .picture")).to_be_visible()
+            expect(page.locator(".events li")).to_have_count(3)
+            gallery, feed = (page.locator(place).bounding_box() for place in (".gallery", ".feed"))
+            assert gallery is not None
+            assert feed is not None
+            assert feed["y"] - gallery["y"] - gallery["height"] >= 10
+
+
 def test_a_photograph_that_cannot_be_read_says_so(browser: Browser, bus: Bus, address: str) -> None:
     source = bus.source("bad")
     begin(source)

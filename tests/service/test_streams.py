@@ -94,14 +94,17 @@ async def test_filters_choose_types_families_and_ranks(bus: Bus) -> None:
                 "type=TrainBatchEnd": ["TrainBatchEnd"] * 2,
                 "family=BatchEnd&rank=1": ["TrainBatchEnd"],
                 "type=tests.service.Note&rank=0": ["tests.service.Note"] * 4,
+                "not_type=tests.service.Note": ["TrainBatchEnd"] * 2,
+                "family=BatchEvent&type=tests.service.Note&not_type=TrainBatchEnd": ["tests.service.Note"] * 4,
                 "family=BatchEvent&type=tests.service.Note": ["tests.service.Note"] * 3
                 + ["TrainBatchEnd"] * 2
                 + ["tests.service.Note"],
             }.items():
                 async with following(http, f"/runs/run/events?{query}") as stream:
                     assert [block.event for block in await stream.until(len(expected))] == expected
-                page = (await http.get(f"/runs/run/events?{query}")).json()
-                assert [event["type"] for event in page["events"]] == expected
+                for some in ("", "&tail=10"):
+                    page = (await http.get(f"/runs/run/events?{query}{some}")).json()
+                    assert [event["type"] for event in page["events"]] == expected
 
 
 async def test_a_filtered_stream_gets_what_fits_live_too(bus: Bus) -> None:

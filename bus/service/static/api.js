@@ -29,7 +29,7 @@
  * @typedef {{type: string, run: string, attempt: number, rank: number, seq: number, time: string, elapsed: number} & Record<string, any>} LineEvent
  */
 
-/** @typedef {{step: number[], time: number[], value: (number | string | null)[], min: (number | string | null)[], max: (number | string | null)[]}} Points */
+/** @typedef {{step: number[], time: number[], value: (number | string | null)[], min: (number | string | null)[], max: (number | string | null)[], newest: number | string | null}} Points */
 /** @typedef {{lane: string, begin: number, end: number | null, label: string}} Span */
 /** @typedef {Record<string, string | number | readonly string[] | undefined>} Query */
 

@@ -90,11 +90,11 @@ let isFirst = true;
 
 liveRuns((news) => {
   if (news.runs) list.replace(news.runs);
-  if (news.runs && isFirst) {
+  if (news.changed) list.update(news.changed);
+  if (isFirst && list.summaries.size) {
     isFirst = false;
     welcome();
   }
-  if (news.changed) list.update(news.changed);
   for (const summary of news.changed ?? news.runs ?? []) page?.changed(summary);
   if (news.state) states.list = news.state;
   if (news.state || news.error) connected(news.error);

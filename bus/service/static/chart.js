@@ -1,7 +1,7 @@
 /** One chart: several lines over one x, drawn with uPlot. */
 
 import { colour, h, say } from "./dom.js";
-import { duration, number, short } from "./format.js";
+import { duration, finite, number, short } from "./format.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
 /**
@@ -11,6 +11,7 @@ import uPlot from "./vendor/uPlot.esm.js";
  * @property {boolean} dashed
  * @property {number[]} x
  * @property {(number | null)[]} y
+ * @property {unknown} newest the last value as it was; what is no finite number is null in y
  * @property {(number | null)[]} [raw] what was smoothed into y, drawn faintly behind it
  * @property {(number | null)[]} [low]
  * @property {(number | null)[]} [high]
@@ -182,10 +183,10 @@ export class Chart {
     this.lines.forEach((line, index) => {
       const column = this.u?.data[this.columns?.[index] ?? 0] ?? [];
       const key = this.keys?.[index];
-      const value = at === null || at === undefined ? last(line.y) : near(column, at);
-      if (key) say(key, value === null ? "–" : this.format(value));
+      const value = at === null || at === undefined ? last(line) : near(column, at);
+      if (key) say(key, typeof value === "number" ? this.format(value) : number(value));
     });
-    const ends = this.lines.map((line) => `${line.label} ${number(last(line.y) ?? "–")}`.trim());
+    const ends = this.lines.map((line) => `${line.label} ${number(last(line))}`.trim());
     this.plot.setAttribute("aria-label", `${this.title} at ${this.u?.data[0].length ?? 0} points, last: ${ends.join(", ")}`);
   }
 
@@ -227,21 +228,21 @@ function width(_u, values) {
   return 12 + longest * 6.2;
 }
 
-/** @param {(number | null)[]} column */
-function last(column) {
-  for (let at = column.length - 1; at >= 0; at -= 1) if (column[at] !== null) return column[at] ?? null;
-  return null;
-}
+/**
+ * What a line is at its end: as smooth as it is drawn, unless that is no finite number.
+ * @param {Line} line
+ */
+const last = ({ newest, y }) => (finite(newest) === null ? newest : y[y.length - 1]);
 
 /**
- * Lines that are joined have no value at the points of the others: the one before holds.
+ * Lines that are joined have no value at the points of the others: the one before holds. Null is what cannot be drawn.
  * @param {(number | null | undefined)[]} column
  * @param {number} at
  */
 function near(column, at) {
   for (let back = at; back >= 0 && back > at - 500; back -= 1) {
     const value = column[back];
-    if (value !== null && value !== undefined) return value;
+    if (value !== undefined) return value;
   }
   return null;
 }

@@ -195,6 +195,7 @@ export class Curves {
         dashed: several && !!part.dashed,
         x: over,
         y: value,
+        newest: series.newest,
         ...(isSmoothed && (!several || place === 0) && { raw: series.value }),
         ...(isThinned && { low: series.min, high: series.max }),
       };

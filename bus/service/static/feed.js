@@ -176,7 +176,7 @@ export class Feed {
 }
 
 /** @param {LineEvent} event */
-const identity = (event) => `${event.attempt}/${event.rank}/${event.seq}`;
+export const identity = (event) => `${event.attempt}/${event.rank}/${event.seq}`;
 
 /**
  * @param {LineEvent} event
@@ -192,7 +192,7 @@ function has(event, words) {
  * @param {LineEvent[][]} lists
  * @returns {Generator<LineEvent>}
  */
-function* newest(lists) {
+export function* newest(lists) {
   const ends = lists.map((list) => list.length - 1);
   for (;;) {
     let best = -1;

@@ -14,6 +14,10 @@ export class Progress {
     this.epochs = null;
     this.done = 0; // epochs
     this.within = 0; // share of the current one
+    /** @type {number | null} that end the run, if the epochs do not before */
+    this.steps = null;
+    this.step = 0; // steps done
+    this.began = { time: 0, step: 0 }; // the attempt
     /** @type {number | null} */
     this.batches = null;
     this.batch = 0;
@@ -38,16 +42,21 @@ export class Progress {
     const time = Date.parse(event.time);
     this.newest = time;
     switch (event.type) {
+      case "RunStart":
+        this.steps = event.config?.max_steps ?? null;
+        break;
       case "TrainStart":
-        this.epochs = event.epochs;
-        this.done = event.epoch;
+        Object.assign(this, { epochs: event.epochs, done: event.epoch, step: event.step, began: { time, step: event.step } });
         break;
       case "TrainEpochStart":
         Object.assign(this, { epochs: event.epochs, done: event.epoch, within: 0, batch: 0, batches: event.batches, begun: time, doing: "training" });
         break;
       case "TrainBatchEnd":
-        Object.assign(this, { done: event.epoch, batch: event.batch + 1, batches: event.batches, doing: "training" });
+        Object.assign(this, { done: event.epoch, step: event.step, batch: event.batch + 1, batches: event.batches, doing: "training" });
         this.within = event.batches ? (event.batch + 1) / event.batches : 0;
+        break;
+      case "TrainEpochEnd":
+        this.step = event.step;
         break;
       case "ValStart":
         if (this.epochs === null) this.begun = time;
@@ -77,13 +86,28 @@ export class Progress {
 
   /** @returns {number | null} 0 to 1 */
   get share() {
-    if (this.epochs) return Math.min((this.done + this.within) / this.epochs, 1);
+    const parts = [this.epochs && (this.done + this.within) / this.epochs, this.steps && this.step / this.steps];
+    const ends = parts.filter((part) => typeof part === "number" && part > 0);
+    if (this.epochs || this.steps) return Math.min(Math.max(0, ...ends), 1); // what is reached first ends it
     if (this.epochs === null && this.batches && this.doing !== "training") return this.batch / this.batches;
     return null;
   }
 
   /** @returns {number | null} seconds */
   get remaining() {
+    const ends = [this.remainingSteps, this.remainingEpochs].filter((seconds) => seconds !== null);
+    return ends.length ? Math.min(...ends) : null;
+  }
+
+  /** @returns {number | null} seconds */
+  get remainingSteps() {
+    const done = this.step - this.began.step;
+    if (!this.steps || done <= 0) return null;
+    return ((this.newest - this.began.time) / 1000 / done) * Math.max(this.steps - this.step, 0);
+  }
+
+  /** @returns {number | null} seconds; of a run without epochs for its batches */
+  get remainingEpochs() {
     const since = (this.newest - this.begun) / 1000;
     if (this.epochs) {
       const mean = this.lengths.length ? this.lengths.reduce((a, b) => a + b) / this.lengths.length : this.within > 0.02 ? since / this.within : null;
@@ -91,7 +115,7 @@ export class Progress {
       // What is left of this epoch by the clock: it has a validation, too, that its batches say nothing of.
       return Math.max(mean - since, 0) + Math.max(this.epochs - this.done - 1, 0) * mean;
     }
-    if (this.batches && this.batch > 0 && this.epochs === null) return (since / this.batch) * (this.batches - this.batch);
+    if (this.batches && this.batch > 0 && this.epochs === null && !this.steps) return (since / this.batch) * (this.batches - this.batch);
     return null;
   }
 

@@ -3,7 +3,7 @@
 import { Refused, at, get } from "./api.js";
 import { Curves } from "./curves.js";
 import { h, painter, say } from "./dom.js";
-import { Feed } from "./feed.js";
+import { Feed, identity, newest } from "./feed.js";
 import { day, roughly } from "./format.js";
 import { Observing } from "./observing.js";
 import { Predictions } from "./predictions.js";
@@ -13,13 +13,14 @@ import { Steering } from "./steering.js";
 import { follow } from "./stream.js";
 import { Throughput } from "./throughput.js";
 import { Timeline } from "./timeline.js";
-import { MILESTONE_TYPES } from "./wording.js";
+import { BATCH_TYPES, MILESTONE_TYPES, isMilestone } from "./wording.js";
 
 /** @typedef {import("./api.js").LineEvent} LineEvent */
 /** @typedef {import("./api.js").Summary} Summary */
 
 const WHOLE = 2000; // a run of so many events is read whole; of a longer one the milestones
 const PAGE = 5000; // the newest: they are for the feed, for the time left and for the ranks
+const OWN = 1000; // the newest of a user's own types: however often they come, they take no room from the milestones
 
 export class RunPage {
   /**
@@ -53,8 +54,10 @@ export class RunPage {
     this.painter = painter(() => this.paint());
     /** @type {LineEvent[] | null} what comes while the past is being read */
     this.waiting = [];
-    /** @type {Map<string, number>} by publisher, the number of its newest event in the past that was read */
-    this.known = new Map();
+    /** @type {Set<string>} the events in the past that was read */
+    this.known = new Set();
+    /** @type {Map<string, number>} by publisher, the number of the newest of them */
+    this.reached = new Map();
     this.chip = h("span", { class: "chip" });
     this.about = h("p", { class: "facts" });
     this.trouble = h("div", { class: "trouble", hidden: true });
@@ -149,12 +152,18 @@ export class RunPage {
    * @param {Summary} summary
    */
   async past(summary) {
-    const isSmall = summary.events <= WHOLE;
-    const types = summary.kind === "predict" && !isSmall ? [...MILESTONE_TYPES, "PredictBatchEnd"] : MILESTONE_TYPES;
+    const results = "PredictBatchEnd";
+    const asked = summary.events <= WHOLE ? [{ tail: PAGE }] : [
+      { tail: PAGE, type: MILESTONE_TYPES },
+      { tail: OWN, not_type: [...BATCH_TYPES, ...MILESTONE_TYPES, results] },
+      ...(summary.kind === "predict" ? [{ tail: PAGE, type: results }] : []),
+    ];
     /** @type {LineEvent[]} */
     let events = [];
     try {
-      ({ events } = await get(`${at(this.run)}/events`, { tail: PAGE, ...(!isSmall && { type: types }) }, this.abort.signal));
+      /** @type {{events: LineEvent[]}[]} */
+      const pages = await Promise.all(asked.map((query) => get(`${at(this.run)}/events`, query, this.abort.signal)));
+      events = [...newest(pages.map((page) => page.events))].reverse();
     } finally {
       const waiting = this.waiting ?? [];
       this.waiting = null;
@@ -164,7 +173,8 @@ export class RunPage {
         this.throughput.take(events, false);
         this.ranks.take(events.filter(({ type }) => type === "TrainEpochEnd"));
         this.predictions.take(events);
-        this.known = newestOf(events);
+        this.known = new Set(events.map(identity));
+        this.reached = newestOf(events);
         this.live(waiting);
         this.feed.ready();
         this.painter.ask();
@@ -174,7 +184,7 @@ export class RunPage {
 
   /** @param {LineEvent[]} came some of which the past may have had already: the stream may be behind it */
   live(came) {
-    const events = came.filter((event) => event.seq > (this.known.get(publisher(event)) ?? -1));
+    const events = came.filter((event) => !this.isPast(event));
     if (!events.length) return;
     this.feed.take(events);
     this.curves.take(events);
@@ -186,6 +196,14 @@ export class RunPage {
     if (this.summary) this.summary = advanced(this.summary, events);
     this.observing.ask();
     this.painter.ask();
+  }
+
+  /**
+   * Whether the past had it, or, of a batch, what came after it: then it tells nothing of how far the run is.
+   * @param {LineEvent} event
+   */
+  isPast(event) {
+    return this.known.has(identity(event)) || (!isMilestone(event.type) && event.seq <= (this.reached.get(publisher(event)) ?? -1));
   }
 
   /** @param {Summary} summary what the list says of this run, or of one that is laid over it */

@@ -14,6 +14,7 @@ import { finite } from "./format.js";
  * @property {(number | null)[]} min
  * @property {(number | null)[]} max
  * @property {number} fresh how many points at the end came from events
+ * @property {unknown} newest the newest value as it was, which may be no finite number
  */
 
 const POINTS = 1000;
@@ -173,7 +174,7 @@ export class RunSeries {
    */
   add(name, time, value) {
     let series = this.series.get(name);
-    if (!series) this.series.set(name, (series = { step: [], time: [], value: [], min: [], max: [], fresh: 0 }));
+    if (!series) this.series.set(name, (series = { step: [], time: [], value: [], min: [], max: [], fresh: 0, newest: null }));
     if (!series.fresh) {
       // The answer of the service and the events that came meanwhile overlap; from then on no event comes twice.
       const last = series.step.length - 1;
@@ -181,6 +182,7 @@ export class RunSeries {
       if (time < before || (time === before && this.step <= (series.step[last] ?? 0))) return;
     }
     const number = finite(value);
+    series.newest = value;
     series.step.push(this.step);
     series.time.push(time);
     series.value.push(number);
@@ -194,8 +196,8 @@ export class RunSeries {
  * @param {Points} points
  * @returns {Series}
  */
-function made({ step, time, value, min, max }) {
-  return { step, time, value: value.map(finite), min: min.map(finite), max: max.map(finite), fresh: 0 };
+function made({ step, time, value, min, max, newest }) {
+  return { step, time, value: value.map(finite), min: min.map(finite), max: max.map(finite), fresh: 0, newest };
 }
 
 /**
@@ -212,7 +214,7 @@ function inserted(series, close) {
   const tail = after < 0 ? series.step.length : after;
   /** @param {"step" | "time" | "value" | "min" | "max"} name */
   const join = (name) => /** @type {any[]} */ ([...series[name].slice(0, head), ...close[name], ...series[name].slice(tail)]);
-  return { step: join("step"), time: join("time"), value: join("value"), min: join("min"), max: join("max"), fresh: Math.min(series.fresh, series.step.length - tail) };
+  return { step: join("step"), time: join("time"), value: join("value"), min: join("min"), max: join("max"), newest: series.newest, fresh: Math.min(series.fresh, series.step.length - tail) };
 }
 
 /**

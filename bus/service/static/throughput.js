@@ -109,7 +109,7 @@ export class Throughput {
     let tile = this.tiles.get(name);
     if (!tile) {
       const value = h("dd", {}, h("b", {}), h("small", {}));
-      tile = { element: h("div", { class: "tile" }, h("dt", {}, name), value), value };
+      tile = { element: h("div", { class: "tile" }, h("dt", { title: name }, name), value), value };
       this.tiles.set(name, tile);
       const after = [...this.tiles].filter(([other]) => place(other) > place(name)).sort(([a], [b]) => place(a) - place(b))[0];
       this.element.insertBefore(tile.element, after?.[1].element ?? null);

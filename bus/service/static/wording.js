@@ -4,12 +4,13 @@ import { basename, count, duration, number, rate, scalars, size } from "./format
 
 /** @typedef {import("./api.js").LineEvent} LineEvent */
 
-/** Types that come with every batch; all others are milestones. */
+/** Types that come with every batch or request; all others are milestones. */
 export const BATCH_TYPES = [
   "TrainBatchStart", "OptimizerStep", "ParamsUpdate", "BeforeZeroGrad", "TrainBatchEnd",
-  "ValBatchStart", "ValBatchEnd", "PredictBatchStart", "PredictPostprocessEnd",
+  "ValBatchStart", "ValBatchEnd", "PredictBatchStart", "PredictPostprocessEnd", "RequestStart", "RequestEnd",
 ];
 
+/** The milestones of our own; whatever type is in neither list is a user's. */
 export const MILESTONE_TYPES = [
   "RunStart", "RunEnd", "PretrainRoutineStart", "PretrainRoutineEnd", "TrainStart", "TrainEpochStart", "TrainEpochEnd",
   "ModelSave", "FitEpochEnd", "TrainEnd", "Teardown", "NonFinite", "OptimizerSkip", "ValStart", "ValEnd",

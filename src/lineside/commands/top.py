@@ -17,8 +17,26 @@ if TYPE_CHECKING:
 Folder = Annotated[
     Path, typer.Argument(metavar="[FOLDER]", file_okay=False, help="Folder of the journal; need not be there yet.")
 ]
+SHORTEST, LONGEST = 0.05, 86400.0
+"""Seconds between two looks."""
+
+
+def _seconds(value: float) -> float:
+    """Return `value`, where that is a time to wait.
+
+    Raises:
+        typer.BadParameter: it is not.
+    """
+    if not SHORTEST <= value <= LONGEST:  # nor is nan, which a range of the option would let pass
+        raise typer.BadParameter(f"got {value}; expected seconds from {SHORTEST} to {LONGEST:.0f}, which is a day")
+    return value
+
+
 Interval = Annotated[
-    float, typer.Option("--interval", metavar="SECONDS", min=0.05, help="Time between two looks into the folder.")
+    float,
+    typer.Option(
+        "--interval", metavar="SECONDS", callback=_seconds, help="Time between two looks into the folder, from 0.05 on."
+    ),
 ]
 Once = Annotated[bool, typer.Option("--once", help="Print the table as plain text, and leave.")]
 

@@ -170,9 +170,9 @@ def _run(run: Watched, _now: datetime, width: int) -> Text:
 
 def _progress(run: Watched, _now: datetime, width: int) -> Text:
     done, count = run.done, _epoch_or_percent(run)
-    if done is None:
+    room = width - 1 - max(len(count), BAR)
+    if done is None or room < BAR // 2:
         return Text(count.rjust(width))
-    room = max(width - 7, 3)
     style = MARKS[state_of(run)][1]
     return Text.assemble(bar(*done, room, style), f" {count:>{width - room - 1}}")
 

@@ -32,16 +32,19 @@ class Curve:
         self._part: list[float] = []
         self.steps: list[float] = []
         self.values: list[float] = []
+        self.newest: float | None = None
+        """The newest value as it was, even if it is not finite."""
 
     def add(self, step: float, value: float) -> None:
-        """Add a point. One that is not finite is left out."""
+        """Add a point. One that is not finite is not drawn."""
+        self.newest = value
         if not isfinite(value):
             return
         if not self._part:
             self.steps.append(step)
             self.values.append(value)
         self._part.append(value)
-        self.values[-1] = sum(self._part) / len(self._part)
+        self.values[-1] = _mean(self._part)
         if len(self._part) >= self._size:
             self._part.clear()
         if len(self.steps) > self._most:
@@ -56,7 +59,7 @@ class Curve:
     def _merge(self) -> None:
         pairs = [self.values[index : index + 2] for index in range(0, len(self.values), 2)]
         self.steps = self.steps[::2]
-        self.values = [sum(pair) / len(pair) for pair in pairs]
+        self.values = [_mean(pair) for pair in pairs]
         self._size *= 2
         self._part.clear()
 
@@ -70,7 +73,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if high == low:
         return BLOCKS[3] * len(means)
     top = len(BLOCKS) - 1
-    return "".join(BLOCKS[round((value - low) / (high - low) * top)] for value in means)
+    return "".join(BLOCKS[round(_share(value, low, high) * top)] for value in means)
 
 
 def _means(values: Sequence[float], count: int) -> Iterator[float]:
@@ -78,7 +81,17 @@ def _means(values: Sequence[float], count: int) -> Iterator[float]:
     count = min(count, len(values))
     for index in range(count):
         part = values[index * len(values) // count : (index + 1) * len(values) // count]
-        yield sum(part) / len(part)
+        yield _mean(part)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(value / len(values) for value in values)  # their sum may be more than a float holds
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Return where `value` is between `low`, 0, and `high`, 1; in the middle if these are the same."""
+    span = high / 2 - low / 2  # the whole may be more than a float holds
+    return (value / 2 - low / 2) / span if span > 0 else 0.5
 
 
 def chart(title: Text, curve: Curve, width: int, height: int, style: str) -> list[Text]:
@@ -103,8 +116,7 @@ def _plot(curve: Curve, width: int, height: int, low: float, high: float) -> lis
     for x, value in enumerate(_columns(curve, 2 * width)):
         if value is None:
             continue
-        share = (high - value) / (high - low) if high > low else 0.5
-        y = round(share * (4 * height - 1))
+        y = round((1 - _share(value, low, high)) * (4 * height - 1))
         begin = y if before is None else before
         for dot in range(min(y, begin), max(y, begin) + 1):
             cells[dot // 4][x // 2] |= _DOTS[x % 2][dot % 4]
@@ -125,7 +137,7 @@ def _columns(curve: Curve, count: int) -> list[float | None]:
         if before is not None:
             for between in range(before[0] + 1, x):
                 share = (between - before[0]) / (x - before[0])
-                found[between] = before[1] + share * (value - before[1])
+                found[between] = (1 - share) * before[1] + share * value
         found[x] = value
         before = x, value
     return found

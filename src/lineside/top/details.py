@@ -151,7 +151,7 @@ class Details:
             event = decode(record.body)
         except UndecodableEvent:
             return
-        self.warnings.append(Warned(event.time.astimezone(), _SAID[event.type](event)))
+        self.warnings.append(Warned(event.time.astimezone(), " ".join(_SAID[event.type](event).split())))
 
 
 def _happened(event: Fields) -> Happened:

@@ -71,6 +71,8 @@ class Follower:
         self.curve = Curve(points)
         """The loss, over optimizer steps; of a validation over batches."""
         self.batch: Batch | None = None
+        self.step = 0
+        """Optimizer steps that are done."""
         self.phases: list[str] = []
         """Phases of an export that are done."""
 
@@ -110,6 +112,7 @@ class Follower:
             return
         self.batch = Batch(name, event["epoch"], event["batch"], event["batches"], event["elapsed"])
         if name == TRAINED:
+            self.step = event["step"]
             self._take_loss(event["step"], float(event["loss"]))
             self._mark(event, event["step"])
         elif name == PREDICTED:

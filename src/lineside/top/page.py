@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from math import isfinite
 
 from rich.text import Text
 
@@ -91,7 +92,9 @@ def _charts(details: Details, width: int, room: int) -> Iterator[Text]:
 
 def _chart(name: str, curve: Curve, width: int, height: int, number: int) -> list[Text]:
     over = "step" if name == "loss" else "epoch"
-    title = Text.assemble("  ", (name, "bold"), f" {text.number(curve.values[-1])}", (f"   by {over}", DIM))
+    newest = curve.values[-1] if curve.newest is None else curve.newest
+    said = (f" {text.number(newest)}", "" if isfinite(newest) else "bold red")
+    title = Text.assemble("  ", (name, "bold"), said, (f"   by {over}", DIM))
     return chart(title, curve, width, height, STYLES[number % len(STYLES)])
 
 

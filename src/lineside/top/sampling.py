@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic_core import from_json
 
 from lineside.bus.journal.chunks import Record
-from lineside.bus.journal.file import JournalFile, Origin
+from lineside.bus.journal.file import UNKNOWN, JournalFile, Origin
 
 WHOLE = 4096
 """Positions up to which everything is read."""
@@ -55,7 +55,7 @@ class Reader:
 
     def _records(self, file: JournalFile, upto: int) -> Iterator[Record]:
         after = self._after
-        if upto - after > WHOLE:
+        if upto - after > WHOLE and upto != UNKNOWN:  # else nobody knows where to look
             for place in range(after, upto - LAST, max(1, (upto - after) // self._places)):
                 if place < after:
                     continue  # a large chunk reached further

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from time import monotonic
 
 from rich.text import Text
 
@@ -16,6 +17,8 @@ from .watching import Folder, Watched, now
 
 AROUND = 4
 """Lines of the screen that are not the table's: the head and the line below it, the titles, the foot."""
+NOTE_SECONDS = 20.0
+"""Time that a warning is shown for."""
 Keys = Sequence[tuple[str, str]]
 KEYS: Keys = (("q", "leave"), ("↑↓", "select"), ("⏎", "open"), ("a", "only live"))
 KEYS_OF_ALL: Keys = (*KEYS[:3], ("a", "all runs"))
@@ -122,14 +125,15 @@ class Screen:
         lines = [head(self._name, self._folder.runs_now, width), Text(), *lines[: height - 3]]
         lines += [Text() for _ in range(height - 1 - len(lines))]
         lines.append(foot(keys if self._has_keys else (), self._note(), width))
+        for line in lines:
+            line.plain = harmless(line.plain)
         drawn = Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
         drawn.no_wrap = True
-        drawn.plain = harmless(drawn.plain)
         return drawn
 
     def _note(self) -> Text:
-        if self._notes.newest:
-            return Text(self._notes.newest, "yellow")
+        if note := self._notes.newest:
+            return Text(note, "yellow")
         return Text(counted(len(self.runs), len(self._folder.runs_now)), DIM)
 
     # -- what would be written over the screen -------------------------------------------------------
@@ -143,12 +147,18 @@ class Screen:
 
 
 class _Notes(logging.Handler):
-    """Keeps the newest warning, which would go all over the screen elsewhere."""
+    """Keeps the newest warning for a while, which would go all over the screen elsewhere."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.newest = ""
+        self._newest = ""
+        self._came = 0.0
+
+    @property
+    def newest(self) -> str:
+        """What was warned of last; nothing where that is long ago."""
+        return self._newest if monotonic() - self._came < NOTE_SECONDS else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
-        self.newest = " ".join(record.getMessage().split())
+        self._newest, self._came = " ".join(record.getMessage().split()), monotonic()

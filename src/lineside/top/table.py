@@ -21,7 +21,7 @@ MARGIN = 2
 END = 1
 """Space right of the last."""
 CHOSEN = "on grey23"
-_CONTROLS = dict.fromkeys((*range(10), *range(11, 32), *range(127, 160)), ".")
+_CONTROLS = {**dict.fromkeys((*range(32), *range(127, 160)), "."), ord("\n"): " "}
 
 
 def fitting(width: int, runs: Sequence[Watched]) -> list[tuple[Column, int]]:
@@ -86,8 +86,10 @@ def head(folder: str, runs: Sequence[Watched], width: int) -> Text:
 
 
 def foot(keys: Sequence[tuple[str, str]], note: Text, width: int) -> Text:
-    """Return the line under everything: what the keys do, and a note on the right."""
+    """Return the line under everything: what the keys do, and a note on the right, which leaves them room."""
     said = Text("  ")
+    wanted = sum(len(key) + len(what) + 4 for key, what in keys) + 3
+    note.truncate(max(width - wanted, width // 3), overflow="ellipsis")
     for key, what in keys:
         if said.cell_len + len(key) + len(what) + 4 > width - note.cell_len - 1:
             break
@@ -115,7 +117,7 @@ def _words(column: Column, run: Watched, now: datetime) -> str:
 
 
 def harmless(said: str) -> str:
-    """Return `said` with a point for each control character but line breaks: a terminal would obey them."""
+    """Return `said`, a line, without control characters, which a terminal would obey: a point, or a space, for each."""
     return said.translate(_CONTROLS)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from lineside.bus.journal import Journal, JournalRefused, RunSummary
 from lineside.bus.journal.runs import Trace, summarize
@@ -19,8 +21,19 @@ FILL_SECONDS = 0.1
 PHASES = 4
 """Phases of an export."""
 
+logger = logging.getLogger("lineside.top")
+
 Traces = Mapping[Path, Sequence[Trace]]
 """What each file tells of one run."""
+
+
+class _Limit(NamedTuple):
+    """Something that ends a run when all of it is done."""
+
+    done: float
+    total: int
+    before: int = 0
+    """How much was done before this attempt."""
 
 
 @dataclass
@@ -58,12 +71,22 @@ class Watched:
     @property
     def done(self) -> tuple[float, int] | None:
         """How much is done, and of how much: epochs, of a run without them batches or phases; None: nobody knows."""
-        batch, epochs = self.follower.batch, self.summary.epochs
+        nearest = max(self._limits(), key=lambda limit: limit.done / limit.total, default=None)
+        return None if nearest is None else (nearest.done, nearest.total)
+
+    def _limits(self) -> Iterator[_Limit]:
+        """Give what ends it: the first of them that is reached."""
+        batch, begin = self.follower.batch, self.begin
         if self.summary.kind == "train":
-            return (self._epochs(), epochs) if epochs else None
-        if self.summary.kind == "export":
-            return len(self.follower.phases), PHASES
-        return (batch.batch + 1, batch.batches) if batch and batch.batches else None
+            if self.summary.epochs:
+                yield _Limit(self._epochs(), self.summary.epochs, begin.epoch if begin else 0)
+            steps = self.start.config.get("max_steps") if self.start else None
+            if isinstance(steps, int) and steps > 0:
+                yield _Limit(self.follower.step, steps, begin.step if begin else 0)
+        elif self.summary.kind == "export":  # some formats have fewer phases
+            yield _Limit(PHASES if self.summary.outcome == "completed" else len(self.follower.phases), PHASES)
+        elif batch and batch.batches:
+            yield _Limit(batch.batch + 1, batch.batches)
 
     def _epochs(self) -> float:
         """Return the epochs that are done, the current one in part."""
@@ -79,12 +102,12 @@ class Watched:
     @property
     def seconds_left(self) -> float | None:
         """Seconds that the rest takes if it goes on as it did; None where nobody knows."""
-        batch, done = self.follower.batch, self.done
-        if self.summary.state != "running" or batch is None or done is None:
+        batch = self.follower.batch
+        if self.summary.state != "running" or batch is None:
             return None
-        begin, before = (self.begin.elapsed, self.begin.epoch) if self.begin else (0.0, 0)
-        part = done[0] - before
-        return (batch.elapsed - begin) * (done[1] - done[0]) / part if part > 0 else None
+        took = batch.elapsed - (self.begin.elapsed if self.begin else 0.0)
+        parts = ((limit.total - limit.done, limit.done - limit.before) for limit in self._limits())
+        return min((took * rest / part for rest, part in parts if part > 0), default=None)
 
     @property
     def loss(self) -> float | None:
@@ -139,8 +162,10 @@ class Folder(Journal):
         """Look what has come. Of runs that are over nothing is read again."""
         try:
             found = self.traces()
-        except (JournalRefused, FileNotFoundError):  # there is no folder, yet or any more
+        except (JournalRefused, FileNotFoundError) as error:
             found = {}
+            if not isinstance(error.__cause__ or error, FileNotFoundError):  # else there is none, yet or any more
+                logger.warning("%s", error)
         by_run: dict[str, dict[Path, Sequence[Trace]]] = {}
         for path, traces in found.items():
             for trace in traces:

@@ -104,8 +104,8 @@ def summary(event: PhotosSummary) -> tuple[str, ...]:
     cost = f"{event.bus_seconds * 1e6:.0f} µs a photograph ({event.bus_seconds * 1e3 / each:.1%} of that)"
     lost = "none missed" if not event.missed else f"{event.missed:,} missed"
     return (
-        f"{text.plural(event.photos, 'photograph')}, {1e3 / each:.0f} a second",
-        f"each took {parts}",
+        f"{text.plural(event.photos, 'photograph')}, each of which took {each:.0f} ms",
+        f"of that {parts}",
         f"the bus's own thread took {cost}",
         f"{event.events:,} events published and shown here, {lost}",
         f"{event.dashboard}   shows the gallery in a browser",
