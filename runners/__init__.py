@@ -72,6 +72,7 @@ from .results import RunResult, TrainResult, ValResult
 from .run import Run
 from .runner import Ending, ReadyRunner, Runner
 from .serving.errors import (
+    InputFailed,
     MediaTypeUnknown,
     NotServing,
     RequestTimedOut,
@@ -113,6 +114,7 @@ __all__ = [
     "HookInterrupted",
     "HookTimeout",
     "IncompleteRecipe",
+    "InputFailed",
     "InputUnusable",
     "InvalidArgument",
     "InvalidBatch",

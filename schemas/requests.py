@@ -9,7 +9,7 @@ from pydantic import Field
 from .event import Event
 from .fields import Count, Seconds
 
-Transport = Literal["http", "ws"]
+Transport = Literal["http", "ws", "local"]
 RequestOutcome = Literal["completed", "cancelled", "failed", "refused"]
 
 
@@ -17,7 +17,9 @@ class RequestEvent(Event, family=True, urgent=False):
     """A client's request to a prediction service. These travel together, some milliseconds apart."""
 
     request: str = Field(description="Id of the request: the client's own, or one that the service made.")
-    transport: Transport = Field(description="How the client asked: over HTTP or a WebSocket.")
+    transport: Transport = Field(
+        description="How the client asked: over HTTP, over a WebSocket, or from within the program."
+    )
 
 
 class RequestStart(RequestEvent):

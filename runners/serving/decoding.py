@@ -65,7 +65,7 @@ class Decoder:
         if self._decode is not None:
             return self._decoded(self._decode, to_json(value), JSON, name)
         made = _array(cast("object", value)) if isinstance(value, (list, int, float)) else value
-        return Given(made, _size_of(made), name)
+        return Given(made, size_of(made), name)
 
     def _decoded(self, decode: Decode, data: bytes, media_type: str, name: str | None) -> Given:
         try:
@@ -75,7 +75,7 @@ class Decoder:
         except Exception as error:
             problem = f"this {media_type} cannot be decoded: {reason_of(error, 200)}"
             raise RequestUnusable(problem, "what the recipe's decode takes") from error
-        return Given(value, max(_size_of(value), len(data)), name)
+        return Given(value, max(size_of(value), len(data)), name)
 
 
 def parsed(data: bytes | str) -> object:
@@ -140,7 +140,7 @@ def _array(value: object) -> object:
     return made if made.dtype.kind in "biuf" else value
 
 
-def _size_of(value: object) -> int:
+def size_of(value: object) -> int:
     """Return about how many bytes `value` takes."""
     known = getattr(value, "nbytes", None)
     if isinstance(known, int):
@@ -148,5 +148,5 @@ def _size_of(value: object) -> int:
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, dict):
-        return sum(map(_size_of, cast("dict[object, object]", value).values())) + 64
-    return sum(map(_size_of, cast("list[object]", value))) + 64 if isinstance(value, (list, tuple)) else 64
+        return sum(map(size_of, cast("dict[object, object]", value).values())) + 64
+    return sum(map(size_of, cast("list[object]", value))) + 64 if isinstance(value, (list, tuple)) else 64

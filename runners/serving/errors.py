@@ -8,6 +8,7 @@
         ├── RequestTooLarge   (also ValueError)     a body, message, picture or number of inputs over its limit
         ├── MediaTypeUnknown  (also TypeError)      a body or part of a kind that nothing decodes
         ├── ServiceOverloaded (also RuntimeError)   no room for more inputs
+        ├── InputFailed       (also RuntimeError)   an input that could not be computed
         ├── NotServing        (also RuntimeError)   not started, shutting down, or its run is over
         └── RequestTimedOut   (also TimeoutError)   the results were not there in time
 """
@@ -71,6 +72,13 @@ class ServiceOverloaded(ServingError, RuntimeError):
         super().__init__(f"there is no room for more: {what}; try again in {retry_after} s")
         self.retry_after = retry_after
         """Seconds after which there should be room, as far as can be told."""
+
+
+class InputFailed(ServingError, RuntimeError):
+    """An input could not be computed; others of its batch may have been."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"input {name} could not be computed: {reason}; the log has its traceback")
 
 
 class NotServing(ServingError, RuntimeError):

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import count
 from time import monotonic
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self
+
+from typing_extensions import TypeVar
 
 from ...schemas import RequestEnd, RequestOutcome, RequestStart, Transport
 from ..predict.config import PredictResult
@@ -21,6 +23,7 @@ from .bodies import Bodies
 from .decoding import Decode, Decoder
 from .errors import NotServing
 from .limits import DEFAULT, PredictionLimits
+from .local import results
 from .predictor import ServedPredictor
 from .queue import RequestQueue
 from .request import Given, Item, PredictionRequest
@@ -43,7 +46,10 @@ _numbers = count(1)
 State = Literal["new", "serving", "closing", "closed", "failed"]
 
 
-class PredictionService:
+R = TypeVar("R", default=Any)
+
+
+class PredictionService(Generic[R]):
     """Computes what clients send, in batches that they share, as one run of `predictor`.
 
     An async context manager: the run begins with the block and ends with it, as ``stopped``. A block that ends lets the
@@ -60,7 +66,7 @@ class PredictionService:
     """
 
     def __init__(
-        self, predictor: Predictor[Any], *, decode: Decode | None = None, limits: PredictionLimits = DEFAULT
+        self, predictor: Predictor[R], *, decode: Decode | None = None, limits: PredictionLimits = DEFAULT
     ) -> None:
         self.limits = limits
         self.queue = RequestQueue(limits)
@@ -77,6 +83,8 @@ class PredictionService:
         self._watching: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._closing = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that it serves on."""
 
     # ---- how it begins and ends
 
@@ -90,7 +98,7 @@ class PredictionService:
         """
         if self.state != "new":
             raise NotServing("this service has served already; make another one")
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
 
         def deliver(items: list[Item], results: list[object]) -> None:
             with suppress(RuntimeError):  # the loop is closed
@@ -194,6 +202,39 @@ class PredictionService:
         self.queue.stop(NotServing("the service is closed"))
         if self._own_bus is not None:
             await self._own_bus.aclose()
+
+    # ---- what the program itself asks for
+
+    async def predict(self, value: Any, *, request: str | None = None) -> R:
+        """Return the result of one input, computed in a batch with those of other clients.
+
+        Called on the event loop that the service was entered on.
+
+        Args:
+            value: What the predictor takes; it is not decoded.
+            request: Id of the request, in the events; None makes one.
+
+        Raises:
+            InputFailed: it could not be computed.
+            NotServing: the service does not serve, or on another loop.
+            ServiceOverloaded: there are too many requests.
+        """
+        (result,) = [one async for one in self.stream([value], request=request)]
+        return result
+
+    def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], *, request: str | None = None) -> AsyncGenerator[R]:
+        """Return the results of `inputs` as an async iterator, in their order, as they come. See `predict`.
+
+        No more than ``limits.in_flight`` inputs are taken ahead of whoever reads. What is left early frees its room at
+        the latest when it is collected: `contextlib.aclosing` does it at once.
+
+        Raises (when it is read):
+            InputFailed: an input could not be computed; the results before it were yielded.
+            NotServing: the service does not serve, or no longer, or on another loop.
+            ServiceOverloaded: there are too many requests.
+            Exception: what `inputs` raises, after the results of those before.
+        """
+        return results(self, inputs, request_id(request))
 
     # ---- what clients do
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from lineside.runners import PredictBatch, Predictor, PredictResult, PredictStream, Run, boxes, classes, values
+from lineside.runners.serving import PredictionService
 from lineside.schemas import Boxes, Classes, Values
 
 
@@ -35,6 +36,13 @@ async def results_are_of_the_type_that_the_postprocessing_returns(model: nn.Modu
     assert_type((await predictor.start(inputs)).results, tuple[Mine, ...])
     async for result in predictor.stream(inputs):
         assert_type(result, Mine)
+
+
+async def a_service_has_the_results_of_its_predictor(model: nn.Module, inputs: list[Any]) -> None:
+    async with PredictionService(Predictor(model, postprocess=mine)) as service:
+        assert_type(await service.predict(inputs[0]), Mine)
+        async for result in service.stream(inputs):
+            assert_type(result, Mine)
 
 
 def paths_are_sources(predictor: Predictor[Classes], folder: Path) -> Iterator[str]:
