@@ -44,7 +44,7 @@ class RunWidget(anywidget.AnyWidget):
     key = traitlets.Unicode().tag(sync=True)
     """By which the frontend knows that two views show the same."""
 
-    def __init__(self, bus: Bus, run: str, begin: Mark, held: Callable[[], bool]) -> None:
+    def __init__(self, bus: Bus, run: str, begin: Mark, held: Callable[[], bool] = lambda: False) -> None:
         self._frontends: dict[str, bool] = {}
         self._esm = _static("widget.js")
         self._css = _static("widget.css")
