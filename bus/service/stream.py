@@ -39,13 +39,22 @@ class Stream:
         self._choice = choice
         self._form = form
 
-    async def run(self, scope: Scope, receive: Receive, send: Callable[[bytes], Awaitable[None]]) -> bool:
+    async def run(
+        self,
+        scope: Scope,
+        receive: Receive,
+        begin: Callable[[], Awaitable[None]],
+        send: Callable[[bytes], Awaitable[None]],
+    ) -> bool:
         """Send until it is over, or the client is gone; return whether it is still there.
+
+        Before it has a place to go on from, it does not `begin`: whoever then asks for the past, of which it sends
+        nothing, finds all that it will not send.
 
         A client that does not read for too long is let go: what was written to it must not stay in memory.
         """
         limits, clock = self._hub.limits, asyncio.get_running_loop()
-        here = False
+        begun = here = False
         async with aclosing(self._batches()) as batches, anyio.create_task_group() as group:
 
             def cut() -> None:
@@ -56,6 +65,9 @@ class Stream:
             with self._hub.opened(cut):
                 try:
                     async for batch in batches:
+                        if not begun:
+                            await begin()
+                            begun = True
                         ahead = batch.release and clock.call_later(SLOW_SECONDS, batch.release)
                         for piece in batch.pieces(self._form, self._choice, limits.piece):
                             async with asyncio.timeout(limits.stalled):
@@ -83,27 +95,35 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
-            return
+
+        async def begin() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
         async def forward(piece: bytes) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        if await self._stream.run(scope, receive, forward):
-            await send({"type": "http.response.body", "body": b""})
+        if scope["method"] == "HEAD":
+            await begin()
+        elif not await self._stream.run(scope, receive, begin, forward):
+            return
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def converse(stream: Stream, socket: WebSocket) -> None:
     """Send a stream over a WebSocket, a message for each event; what the client says is not listened to."""
 
+    async def begin() -> None:
+        try:
+            await socket.accept()
+        except OSError as error:  # the server's word; of what is sent later, Starlette translates it
+            raise WebSocketDisconnect(1006) from error
+
     async def forward(piece: bytes) -> None:
         await socket.send_text(piece.decode())
 
     with suppress(WebSocketDisconnect):  # it is gone: there is nobody to tell
-        await socket.accept()
-        if await stream.run(socket.scope, socket.receive, forward):
+        await socket.receive()  # that it connects, which `accept` would wait for beside us
+        if await stream.run(socket.scope, socket.receive, begin, forward):
             await socket.close(1001)
 
 

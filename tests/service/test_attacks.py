@@ -62,21 +62,23 @@ class Ended:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pieces = 0
-        streams = False
         over = True
+        heard = False
         gone = asyncio.Event()
 
         async def hear() -> Message:
-            if not streams:
-                return await receive()
+            nonlocal heard
+            if not heard:
+                message = await receive()
+                heard = not message.get("more_body", False)
+                return message
             await gone.wait()
             return {"type": "http.disconnect"}
 
         async def tell(message: Message) -> None:
-            nonlocal pieces, streams, over
+            nonlocal pieces, over
             if message["type"] == "http.response.start":
-                streams = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream")
-                self.streams += streams
+                self.streams += dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream")
             elif message["type"] == "http.response.body":
                 pieces += 1
                 over = not message.get("more_body", False)

@@ -83,6 +83,46 @@ async def test_last_event_id_counts_more_than_after_and_after_now_begins_at_the_
                 assert stream.numbers == [11, 12]
 
 
+@pytest.mark.parametrize("way", ["events", "ws"])
+async def test_a_stream_from_now_answers_once_it_knows_its_place_so_that_the_past_read_then_leaves_no_gap(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    await publish(bus, 1, 1)
+    looking, look_on = threading.Event(), threading.Event()
+    begin = RunFeed.begin
+
+    def slow(feed: RunFeed) -> None:
+        looking.set()
+        assert look_on.wait(PATIENCE)
+        begin(feed)
+
+    monkeypatch.setattr(RunFeed, "begin", slow)
+    opened = asyncio.Event()
+
+    async def first() -> str:
+        """Open the stream, and return the first event on it."""
+        place = f"/runs/run/{way}?after=now"
+        if way == "ws":
+            async with websocket(address.replace("http", "ws") + place, additional_headers=BEARER) as socket:
+                opened.set()
+                await socket.recv()
+                return str(json.loads(await socket.recv())["data"]["n"])
+        async with following(http, place) as stream:
+            opened.set()
+            return str((await stream.until(1))[0].data["n"])
+
+    with served(bus, replace(QUICK, heartbeat=60)) as address:
+        async with client(address) as http, asyncio.timeout(PATIENCE):
+            told = asyncio.create_task(first())
+            assert await asyncio.to_thread(looking.wait, PATIENCE)
+            await http.get("/healthz")  # what was answered before has arrived
+            assert not opened.is_set()
+            look_on.set()
+            await opened.wait()
+            await publish(bus, 2, 2)
+            assert await told == "2"
+
+
 async def test_filters_choose_types_families_and_ranks(bus: Bus) -> None:
     await publish(bus, 1, 3)
     batch(bus.source("run"), 1)

@@ -44,7 +44,7 @@ function route() {
   }
   page?.close();
   page = null;
-  states.run = "live";
+  states.run = open ? "connecting" : "live";
   connected();
   if (!open) {
     document.title = "Lineside";

@@ -98,7 +98,9 @@ export class RunPage {
       this.observing.ask();
       await Promise.all([this.curves.load(), this.timeline.load(), this.past(summary)]);
     } catch (error) {
-      if (!this.abort.signal.aborted) this.fail(error);
+      if (this.abort.signal.aborted) return;
+      this.fail(error);
+      if (!this.stream) this.connection("live"); // there is nothing to connect to
     }
   }
 
