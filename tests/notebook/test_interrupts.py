@@ -162,15 +162,17 @@ def test_an_interrupt_within_a_loop_of_ones_own_ends_it_as_stopped(lab: Kernel) 
 ends = []
 bus_l = Bus()
 subscription = bus_l.subscribe(ends.append, RunEnd)
-threading.Timer(0.0, print, ["waiting"]).start() if {plain} else say_when_waiting()
+told = False
 with bus_l.run("mine") as mine:
     while not mine.stopping:
         for x, y in mine.track(Batches()):
+            told = told or {tell} or True
             mine.log(loss=1.0)
             {pause}
 """
-    for plain, pause in ((True, "pass"), (False, "await asyncio.sleep(0.01)")):
-        request = lab.start(loop.format(plain=plain, pause=pause))
+    tells = ("print('waiting', flush=True)", "say_when_waiting()")
+    for tell, pause in zip(tells, ("pass", "await asyncio.sleep(0.01)"), strict=True):
+        request = lab.start(loop.format(tell=tell, pause=pause))
         lab.wait_for(request, "waiting")
         lab.interrupt()
         lab.answer(request)
