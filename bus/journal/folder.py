@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 from ...schemas import Event, FitEpochEnd, UndecodableEvent, UnknownEvent, decode, find_events
 from ...schemas.event import find_wire_type
 from .archive import Archive
+from .chunks import Record
 from .claim import Claim, is_claimed
 from .durable import SetAside, unread
 from .errors import JournalError, JournalRefused, JournalUnreadable, PruneFailed, UnknownRun
@@ -163,16 +164,24 @@ class Journal:
             logger.warning("%s; it is left out", error)
             return
         with closing(opened) as file:
-            names = [name for name in file.kinds().values() if issubclass(find_wire_type(name) or UnknownEvent, wanted)]
-            after = 0 if begin is None else file.position_at(int(begin.timestamp() * 1000))
-            for record in file.records(after, names=names, runs=None if run is None else (run,)):
-                try:
-                    event = decode(record.body)
-                except UndecodableEvent as error:
-                    logger.warning("event %d in %s cannot be read: %s", record.seq, path, error)
-                    continue
-                if begin is None or event.time >= begin:
-                    yield event
+            try:
+                for record in self._records(file, wanted, run, begin):
+                    try:
+                        event = decode(record.body)
+                    except UndecodableEvent as error:
+                        logger.warning("event %d in %s cannot be read: %s", record.seq, path, error)
+                        continue
+                    if begin is None or event.time >= begin:
+                        yield event
+            except sqlite3.DatabaseError as error:  # the names of its types, say, without which nothing can be read
+                logger.warning("%s; the rest of it is left out", JournalUnreadable(path, str(error)))
+
+    def _records(
+        self, file: JournalFile, wanted: tuple[type[Event], ...], run: str | None, begin: datetime | None
+    ) -> Iterator[Record]:
+        names = [name for name in file.kinds().values() if issubclass(find_wire_type(name) or UnknownEvent, wanted)]
+        after = 0 if begin is None else file.position_at(int(begin.timestamp() * 1000))
+        return file.records(after, names=names, runs=None if run is None else (run,))
 
     @overload
     def frame(

@@ -21,6 +21,7 @@ from ...schemas import (
     Kind,
     Outcome,
     Part,
+    PretrainRoutineEnd,
     RunEnd,
     RunStart,
     Scalars,
@@ -46,8 +47,16 @@ STALLED_SECONDS = 60.0
 
 State = Literal["running", "stalled", "finished", "failed"]
 
-TELLING: tuple[type[Event], ...] = (RunStart, RunEnd, TrainStart, TrainEpochStart, FitEpochEnd, ValEnd)
-"""The events that a summary is made of: none of a batch."""
+TELLING: tuple[type[Event], ...] = (
+    RunStart,
+    RunEnd,
+    PretrainRoutineEnd,
+    TrainStart,
+    TrainEpochStart,
+    FitEpochEnd,
+    ValEnd,
+)
+"""The events that tell how far a run is: none of a batch."""
 
 
 class RunSummary(Part):

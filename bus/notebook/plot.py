@@ -97,7 +97,9 @@ def _panels(stories: Sequence[Story], curves: Sequence[str]) -> list[Panel]:
     names = list(dict.fromkeys(name for story in stories for name in story.curves))
     panels = list(_all_panels(names))
     if not curves:
-        return [panel for panel in panels if panel.title != "fitness"]
+        # Before an epoch is over, the loss by its name is drawn by batches, too.
+        drawn = {"fitness", "losses.loss"} if "loss" in names else {"fitness"}
+        return [panel for panel in panels if panel.title not in drawn]
     return [panel for curve in curves for panel in _asked(panels, curve, names)]
 
 

@@ -18,6 +18,7 @@ from lineside.schemas import (
     Event,
     ExportPhase,
     PredictBatchEnd,
+    PretrainRoutineEnd,
     RunEnd,
     RunStart,
     SubscriberFailed,
@@ -82,7 +83,7 @@ def test_speed_and_time_left_are_measured_by_the_clock_of_the_run(tmp_path: Path
     claim = Claim(path)  # its writer is alive
     writer = JournalWriter.create(path, Durability.PROCESS, {})
     count = len(told)
-    bodies = [event.model_dump_json().encode() for event in told]
+    bodies = [event.model_copy(update={"seq": seq}).model_dump_json().encode() for seq, event in enumerate(told, 1)]
     names = [event.type for event in told]
     writer.commit(Lines([*range(1, count + 1)], names, [Origin("slow", 1, 0)] * count, bodies), 1)
     shown = drawn(tmp_path, columns=180)
@@ -125,6 +126,7 @@ def test_a_run_that_steps_end_is_as_far_as_its_steps(tmp_path: Path) -> None:
     with Bus(tmp_path) as bus:
         source = bus.source("steps")
         source.publish(RunStart, kind="train", model="Net", device="cpu", config={"epochs": 500, "max_steps": 7})
+        source.publish(PretrainRoutineEnd, parameters=1, trainable=1, batches=BATCHES, val_batches=None)
         source.publish(TrainStart, epoch=0, epochs=500, batches=BATCHES, step=0)
         train(source)
         train(source, epoch=1, batches=2)
@@ -137,6 +139,19 @@ def test_a_run_that_steps_end_is_as_far_as_its_steps(tmp_path: Path) -> None:
         assert run.begin is not None
         assert run.follower.batch is not None
         assert run.seconds_left == pytest.approx((run.follower.batch.elapsed - run.begin.elapsed) / 6)
+
+
+def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("own")
+        source.publish(RunStart, kind="train", model="own", device="", config={"max_steps": 5})
+        source.publish(TrainStart, epoch=0, epochs=2, batches=BATCHES, step=0)
+        train(source)
+        bus.flush()
+        folder = Folder(tmp_path)
+        folder.look()
+        folder.follow(folder.runs_now)
+        assert folder.runs_now[0].done == (1, 2)
 
 
 def test_what_has_several_lines_takes_one_line_of_the_page(tmp_path: Path) -> None:
@@ -168,6 +183,17 @@ def test_a_value_that_is_not_finite_is_what_a_curve_is_at(tmp_path: Path) -> Non
         shown = drawn(tmp_path, "enter")
     assert "loss nan   by step" in shown
     assert "accuracy nan   by epoch" in shown
+
+
+def test_a_metric_that_was_never_finite_says_so(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = begin(bus, "lost")
+        train(source)
+        judge(source, accuracy=float("nan"))
+        bus.flush()
+        shown = drawn(tmp_path, "enter")
+    assert "accuracy nan   by epoch" in shown
+    assert "no finite value" in shown
 
 
 def test_values_as_large_as_a_float_can_be_are_drawn(tmp_path: Path) -> None:
@@ -301,6 +327,21 @@ def test_of_a_long_run_samples_are_read_and_then_only_what_is_new(tmp_path: Path
         train(source, batches=3)
         bus.flush()
         assert len(reader.read()) == 3
+
+
+def test_a_run_that_others_came_after_in_its_process_is_told_to_its_end(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        first = begin(bus, "first", epochs=1)
+        train(first)
+        end(first)
+        source = begin(bus, "second", epochs=1)
+        rest: dict[str, Any] = {"batches": None, "batch_size": 8, "losses": {}, "lr": {}}
+        for step in range(1, 2 * WHOLE):
+            source.publish(TrainBatchEnd, epoch=0, batch=step - 1, step=step, loss=1.0, **rest)
+        bus.flush()
+        shown = drawn(tmp_path, "down", "enter")
+    assert "batch 4/4" in shown
+    assert "RunEnd" in shown
 
 
 def test_runs_that_are_over_are_not_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -227,3 +227,20 @@ def test_a_flipped_bit_in_the_label_of_an_event_costs_that_event_and_no_other(tm
     assert found.items() <= before.items()
     with closing(JournalFile.open(path)) as file:
         assert file.check().holes == [(first + 2, first + 2)]
+
+
+@pytest.mark.parametrize("table", ["kinds", "origins"])
+def test_a_file_whose_names_are_lost_is_left_out_with_a_warning(
+    tmp_path: Path, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = labelled(tmp_path)
+    with closing(sqlite3.connect(path)) as db:
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * size : page * size] = bytes(size)
+    path.write_bytes(data)
+    with Bus(tmp_path) as bus:
+        bus.source("sound").publish(Step, n=1)
+    assert [event.run for event in Journal(tmp_path).events(Step)] == ["sound"]
+    assert f"cannot read {str(path)!r}" in caplog.text

@@ -19,7 +19,7 @@ from lineside import Bus, Event, FitEpochEnd, RunEnd, TrainBatchEnd
 from lineside.bus.journal import Journal
 from lineside.bus.notebook import MatplotlibMissing, NothingToPlot
 from lineside.bus.notebook.curves import Story
-from lineside.bus.notebook.plot import RunFigure
+from lineside.bus.notebook.plot import RunFigure, draw
 from lineside.runners import TrackedRun
 from tests.runners.support import make_trainer
 from tests.snippets import run_code
@@ -236,3 +236,11 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "lineside.bus.notebook.plot")
     with Bus() as bus, pytest.raises(MatplotlibMissing, match=r"pip install 'lineside\[notebook\]'"):
         TrackedRun(bus, "plain").plot()
+
+
+def test_the_loss_of_a_first_epoch_is_drawn_once() -> None:
+    size: dict[str, Any] = {"run": "young", "epoch": 0, "batches": 4, "batch_size": 2, "lr": {}}
+    batches = [TrainBatchEnd(**size, batch=n, step=n + 1, loss=1.0, losses={"loss": 1.0}) for n in range(3)]
+    story = Story("young", batches)
+    assert titles(draw([story])) == ["loss by batch"]
+    assert titles(draw([story], ["losses"])) == ["loss by batch"]

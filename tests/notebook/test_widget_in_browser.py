@@ -310,8 +310,15 @@ def test_a_kernel_that_says_nothing_for_long_is_asked_and_the_silence_is_told(sh
 def test_what_was_missed_is_asked_for(shown: Shown) -> None:
     first = told_of(training)
     shown.begin(first)
-    hole = {"loss": {**first["curves"]["loss"], "from": 10_000, "rows": [[10_000, 1, 1, 1]]}}
-    shown.tell({"version": 1000, "head": first["head"], "curves": hole})
+    loss = first["curves"]["loss"]
+    end = len(loss["rows"])
+    more = {"loss": {**loss, "from": end, "rows": [[10_000, 1, 1, 1]]}}
+    shown.tell({"version": first["version"] + 1, "head": first["head"], "curves": more})
+    assert "all" not in shown.sent()
+    more = {"loss": {**loss, "from": end, "rows": [[10_000, 1, 2, 1.5]]}}
+    shown.tell(
+        {"version": first["version"] + 3, "head": first["head"], "curves": more}
+    )  # rows before it were thinned out
     assert "all" in shown.sent()
 
 

@@ -17,9 +17,7 @@ from lineside.bus import Bus
 from lineside.bus.service import service
 from lineside.schemas import (
     Event,
-    RunStart,
     TrainBatchEnd,
-    TrainStart,
     ValEnd,
     ValStart,
 )
@@ -213,29 +211,6 @@ def test_what_happens_is_seen_step_by_step(browser: Browser, bus: Bus, address: 
             stories.step(source, number, epochs=100, loss=float(number))
             page.locator(".tile", has_text="loss").locator("b", has_text=re.compile(f"^{number}$")).wait_for()
         expect(page.locator(".progress .where")).to_have_text("epoch 2 of 100 · training · batch 1 of 10")
-
-
-def test_time_left_is_told_from_the_epochs_before(browser: Browser, bus: Bus, address: str) -> None:
-    source = bus.source("going")
-    stories.begin(source, epochs=100)
-    stories.epoch(source, 0, epochs=100, seconds=6.0)
-    bus.flush()
-    with visiting(browser, f"{address}/#/going") as page:
-        expect(page.locator(".progress .left")).to_have_text(re.compile(r"1 h \d+ min left"))
-
-
-def test_a_run_that_steps_end_is_as_far_as_its_steps(browser: Browser, bus: Bus, address: str) -> None:
-    source = bus.source("going")
-    source.publish(RunStart, kind="train", model="Net", device="cpu", config={"epochs": 500, "max_steps": 20})
-    source.publish(TrainStart, epoch=0, epochs=500, batches=stories.BATCHES, step=0)
-    for number in range(1, 16):
-        stories.step(source, number, epochs=500)
-    bus.flush()
-    with visiting(browser, f"{address}/#/going") as page:
-        expect(page.locator(".progress .where")).to_contain_text("epoch 2 of 500")
-        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.75)
-        stories.step(source, 16, epochs=500)
-        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.8)
 
 
 def test_a_curve_whose_newest_value_is_not_finite_says_so(browser: Browser, bus: Bus, address: str) -> None:

@@ -215,7 +215,7 @@ function grouped(series) {
   const groups = [];
   const whole = series.has("loss") ? "loss" : "train/loss";
   const total = [{ name: whole, label: "train" }, { name: "val_loss/loss", label: "val", dashed: true }].filter(({ name }) => series.has(name));
-  if (total.length) groups.push({ title: "loss", parts: total, wide: true });
+  if (total.length && saysLoss(series)) groups.push({ title: "loss", parts: total, wide: true });
   for (const name of under("val/")) groups.push({ title: name, parts: [{ name: `val/${name}`, label: "val", exact: true }] });
   const parts = new Set([...under("loss/"), ...under("train/"), ...under("val_loss/")]);
   parts.delete("loss"); // the whole
@@ -232,6 +232,17 @@ function grouped(series) {
     groups.push({ title: "step time", parts: [{ name: "step_seconds", label: "step" }], linear: true, format: duration });
   }
   return groups;
+}
+
+/**
+ * Whether there is a loss, be it lost: a loop of one's own that logs other values only has none, and its batches say nan.
+ * @param {Map<string, import("./series.js").Series>} series
+ */
+function saysLoss(series) {
+  const others = [...series].filter(([name]) => name.startsWith("loss/"));
+  const isKnown = (/** @type {import("./series.js").Series | undefined} */ one) => !!one?.value.some((value) => value !== null);
+  if (series.has("loss/loss") || series.has("val_loss/loss") || isKnown(series.get("loss"))) return true;
+  return !others.length || !others.every(([, one]) => isKnown(one));
 }
 
 /**

@@ -14,10 +14,17 @@ export class Progress {
     this.epochs = null;
     this.done = 0; // epochs
     this.within = 0; // share of the current one
-    /** @type {number | null} that end the run, if the epochs do not before */
+    this.trains = false; // else it is one pass over its batches
+    /** @type {Record<string, any>} */
+    this.settings = {};
+    /** @type {number | null} that end the run, if nothing else does before */
     this.steps = null;
+    /** @type {number | null} the same */
+    this.seconds = null;
     this.step = 0; // steps done
-    this.began = { time: 0, step: 0 }; // the attempt
+    this.elapsed = 0; // seconds of this attempt
+    /** @type {{time: number, step: number} | null} the first that was heard of the attempt's training */
+    this.began = null;
     /** @type {number | null} */
     this.batches = null;
     this.batch = 0;
@@ -41,9 +48,14 @@ export class Progress {
   one(event) {
     const time = Date.parse(event.time);
     this.newest = time;
+    this.elapsed = event.elapsed;
+    if (event.type.startsWith("Train")) this.trains = true;
     switch (event.type) {
       case "RunStart":
-        this.steps = event.config?.max_steps ?? null;
+        Object.assign(this, { settings: event.config ?? {}, steps: null, seconds: null, began: null });
+        break;
+      case "PretrainRoutineEnd": // of a trainer: in the settings of other loops a name may mean anything
+        Object.assign(this, { steps: this.settings.max_steps ?? null, seconds: this.settings.max_seconds ?? null });
         break;
       case "TrainStart":
         Object.assign(this, { epochs: event.epochs, done: event.epoch, step: event.step, began: { time, step: event.step } });
@@ -54,12 +66,13 @@ export class Progress {
       case "TrainBatchEnd":
         Object.assign(this, { done: event.epoch, step: event.step, batch: event.batch + 1, batches: event.batches, doing: "training" });
         this.within = event.batches ? (event.batch + 1) / event.batches : 0;
+        this.began ??= { time, step: event.step };
         break;
       case "TrainEpochEnd":
         this.step = event.step;
         break;
       case "ValStart":
-        if (this.epochs === null) this.begun = time;
+        if (!this.trains) this.begun = time;
         Object.assign(this, { doing: "validating", batch: 0, batches: event.batches });
         break;
       case "PredictStart":
@@ -86,37 +99,47 @@ export class Progress {
 
   /** @returns {number | null} 0 to 1 */
   get share() {
-    const parts = [this.epochs && (this.done + this.within) / this.epochs, this.steps && this.step / this.steps];
-    const ends = parts.filter((part) => typeof part === "number" && part > 0);
-    if (this.epochs || this.steps) return Math.min(Math.max(0, ...ends), 1); // what is reached first ends it
-    if (this.epochs === null && this.batches && this.doing !== "training") return this.batch / this.batches;
-    return null;
+    const { limits } = this;
+    return limits.length ? Math.min(Math.max(...limits.map(({ share }) => share)), 1) : null;
   }
 
   /** @returns {number | null} seconds */
   get remaining() {
-    const ends = [this.remainingSteps, this.remainingEpochs].filter((seconds) => seconds !== null);
-    return ends.length ? Math.min(...ends) : null;
+    const { limits } = this;
+    const nearest = Math.max(...limits.map(({ share }) => share));
+    if (limits.some(({ share, left }) => share === nearest && left === null)) return null; // another would promise too much time
+    const known = limits.map(({ left }) => left).filter((left) => left !== null);
+    return known.length ? Math.min(...known) : null;
   }
 
-  /** @returns {number | null} seconds */
-  get remainingSteps() {
-    const done = this.step - this.began.step;
-    if (!this.steps || done <= 0) return null;
-    return ((this.newest - this.began.time) / 1000 / done) * Math.max(this.steps - this.step, 0);
+  /** @returns {{share: number, left: number | null}[]} of all that will end the run, what is done, and the seconds left */
+  get limits() {
+    const { epochs, steps, seconds, batches } = this;
+    const found = [];
+    if (epochs) found.push({ share: (this.done + this.within) / epochs, left: this.untilEpoch(epochs) });
+    if (steps) found.push({ share: this.step / steps, left: this.untilStep(steps) });
+    if (seconds) found.push({ share: this.elapsed / seconds, left: Math.max(seconds - this.elapsed, 0) });
+    if (!this.trains && batches) found.push({ share: this.batch / batches, left: this.untilBatch(batches) });
+    return found;
   }
 
-  /** @returns {number | null} seconds; of a run without epochs for its batches */
-  get remainingEpochs() {
+  /** @param {number} steps */
+  untilStep(steps) {
+    if (!this.began || this.step <= this.began.step) return null;
+    return ((this.newest - this.began.time) / 1000 / (this.step - this.began.step)) * Math.max(steps - this.step, 0);
+  }
+
+  /** @param {number} epochs */
+  untilEpoch(epochs) {
     const since = (this.newest - this.begun) / 1000;
-    if (this.epochs) {
-      const mean = this.lengths.length ? this.lengths.reduce((a, b) => a + b) / this.lengths.length : this.within > 0.02 ? since / this.within : null;
-      if (mean === null) return null;
-      // What is left of this epoch by the clock: it has a validation, too, that its batches say nothing of.
-      return Math.max(mean - since, 0) + Math.max(this.epochs - this.done - 1, 0) * mean;
-    }
-    if (this.batches && this.batch > 0 && this.epochs === null && !this.steps) return (since / this.batch) * (this.batches - this.batch);
-    return null;
+    const mean = this.lengths.length ? this.lengths.reduce((a, b) => a + b) / this.lengths.length : this.within > 0.02 ? since / this.within : null;
+    // What is left of this epoch by the clock: it has a validation, too, that its batches say nothing of.
+    return mean === null ? null : Math.max(mean - since, 0) + Math.max(epochs - this.done - 1, 0) * mean;
+  }
+
+  /** @param {number} batches */
+  untilBatch(batches) {
+    return this.batch ? ((this.newest - this.begun) / 1000 / this.batch) * (batches - this.batch) : null;
   }
 
   /** @param {Summary} summary */

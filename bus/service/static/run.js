@@ -100,7 +100,8 @@ export class RunPage {
     } catch (error) {
       if (this.abort.signal.aborted) return;
       this.fail(error);
-      if (!this.stream) this.connection("live"); // there is nothing to connect to
+      this.close();
+      this.connection("live"); // there is nothing to connect to
     }
   }
 
@@ -186,11 +187,11 @@ export class RunPage {
 
   /** @param {LineEvent[]} came some of which the past may have had already: the stream may be behind it */
   live(came) {
+    this.curves.take(came); // they have asked for a past of their own, which may end before ours
+    this.timeline.take(came);
     const events = came.filter((event) => !this.isPast(event));
     if (!events.length) return;
     this.feed.take(events);
-    this.curves.take(events);
-    this.timeline.take(events);
     this.progress.take(events);
     this.throughput.take(events, true);
     this.ranks.take(events);

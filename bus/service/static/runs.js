@@ -194,8 +194,8 @@ function makeRow(run, toggle) {
     if (isOver || parts.length < 2) parts.push(`${roughly((Date.now() - began(summary)) / 1000)} ago`);
     say(about, parts.join(" · "));
     say(metric, lastMetric(summary));
-    const part = summary.state === "running" && summary.epochs ? (summary.epoch ?? 0) / summary.epochs : 0;
-    track.style.setProperty("--part", String(part));
+    track.hidden = !summary.epochs; // nobody knows here how far it is
+    track.style.setProperty("--part", String(summary.epochs ? (summary.epoch ?? 0) / summary.epochs : 0));
   };
   return { element, link, overlay, show };
 }

@@ -1,7 +1,7 @@
 /** The figures at the top of a run: its last loss and metrics, its pace, and what observing it costs. */
 
 import { h, say } from "./dom.js";
-import { count, duration, number, rate } from "./format.js";
+import { count, duration, finite, number, rate } from "./format.js";
 
 /** @typedef {import("./api.js").LineEvent} LineEvent */
 /** @typedef {import("./api.js").Summary} Summary */
@@ -39,14 +39,14 @@ export class Throughput {
       const time = Date.parse(event.time);
       if (event.type === "TrainBatchEnd" || event.type === "PredictBatchEnd" || event.type === "ValBatchEnd") {
         if (isLive) this.steps.push({ time, rank: event.rank, samples: event.batch_size, seconds: event.seconds ?? 0 });
-        if (event.type === "TrainBatchEnd" && !event.rank) this.loss = event.loss;
+        if (event.type === "TrainBatchEnd" && !event.rank && saysLoss(event)) this.loss = event.loss;
       } else if (event.type === "TrainBatchStart" && isLive && !event.rank) {
         this.waits.push({ time, seconds: event.data_seconds });
       } else if (event.type === "TrainEpochEnd" && !event.rank) {
         this.speed = event.speed;
         this.of = "last epoch";
         this.stepSeconds = event.batches ? event.duration / event.batches : 0;
-        if (!isLive) this.loss = event.losses.loss ?? Object.values(event.losses)[0] ?? this.loss;
+        if (!isLive) this.loss = event.losses.loss ?? this.loss;
       } else if (event.type === "FitEpochEnd") {
         this.fit = event;
       } else if (event.type === "PredictEnd" || (event.type === "ValEnd" && !event.aside && !this.stepSeconds)) {
@@ -118,6 +118,15 @@ export class Throughput {
     if (big) say(big, said);
     if (small) say(small, more);
   }
+}
+
+/**
+ * Whether it has a loss, be it lost: a loop of one's own that logs other values only has none, and says nan.
+ * @param {LineEvent} event of a batch
+ */
+function saysLoss({ loss, losses }) {
+  const values = Object.values(losses);
+  return finite(loss) !== null || "loss" in losses || !values.length || values.some((value) => finite(value) === null);
 }
 
 /** The order of the tiles: how well, then how fast, then at what cost. */

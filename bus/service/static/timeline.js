@@ -96,9 +96,8 @@ export class Timeline {
       case "PredictStart":
         return this.begin("predict", time, "");
       case "TrainEpochEnd":
-        return this.end("train", time);
       case "ValEnd":
-        return this.end("val", time);
+        return this.end(event.type === "ValEnd" ? "val" : "train", time, `epoch ${event.epoch + 1}`);
       case "PredictEnd":
         return this.end("predict", time);
       case "ModelSave":
@@ -130,10 +129,12 @@ export class Timeline {
   /**
    * @param {string} lane
    * @param {number} end
+   * @param {string} [label] of the span that ends; none: whichever is open
    */
-  end(lane, end) {
+  end(lane, end, label) {
     const open = this.spans.findLast((span) => span.lane === lane && span.end === null);
-    if (open) open.end = Math.max(end, open.begin);
+    // Where the next one is open already, it came with the answer of the service, and so did this end.
+    if (open && (label ?? open.label) === open.label) open.end = Math.max(end, open.begin);
   }
 
   /** The run's time by now: what was heard last, and what passed since. */

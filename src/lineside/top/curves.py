@@ -54,6 +54,7 @@ class Curve:
         """Forget what was from `step` on."""
         first = bisect_left(self.steps, step)
         del self.steps[first:], self.values[first:]
+        self.newest = self.values[-1] if self.values else None
         self._part.clear()
 
     def _merge(self) -> None:
@@ -97,13 +98,15 @@ def _share(value: float, low: float, high: float) -> float:
 def chart(title: Text, curve: Curve, width: int, height: int, style: str) -> list[Text]:
     """Return `height` lines of `width` characters: the title, the curve with its range, and the steps it is over."""
     rows = height - 2
-    low, high = min(curve.values, default=0.0), max(curve.values, default=0.0)
     lines = [_fit(title, width)]
+    if not curve.values:
+        said = ["no finite value" if row == rows // 2 else "" for row in range(rows + 1)]
+        return lines + [_fit(Text(f"{'':{MARGIN}}{words}", DIM), width) for words in said]
+    low, high = min(curve.values), max(curve.values)
     for row, dots in enumerate(_plot(curve, width - MARGIN, rows, low, high)):
         label = text.number(high) if row == 0 else text.number(low) if row == rows - 1 and high > low else ""
         lines.append(_fit(Text.assemble((f"{label:>{MARGIN - 2}} ", DIM), ("│", DIM), (dots, style)), width))
-    first, last = (curve.steps[0], curve.steps[-1]) if curve.steps else (0, 0)
-    begin, end = f"{first:,.0f}", f"{last:,.0f}"
+    begin, end = f"{curve.steps[0]:,.0f}", f"{curve.steps[-1]:,.0f}"
     gap = width - MARGIN - len(begin) - len(end)
     lines.append(_fit(Text(f"{'':{MARGIN}}{begin}{'':{max(gap, 1)}}{end}", DIM), width))
     return lines

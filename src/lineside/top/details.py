@@ -108,12 +108,12 @@ class Details:
             count = sum(trace.events for trace in traces)
             if self._events.get(path) != count:
                 self._events[path] = count
-                self._read(path)
+                self._read(path, max(trace.newest.seq for trace in traces))
         if len(run.traces) > 1:  # what several processes say is told by its time
             self.newest = deque(sorted(self.newest, key=lambda event: event.time), NEWEST)
             self.warnings = deque(sorted(self.warnings, key=lambda warning: warning.time), NEWEST)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, upto: int) -> None:
         if path not in self._readers:
             own = (self.run,)
             self._readers[path] = (
@@ -123,12 +123,12 @@ class Details:
             )
         stages, warnings, newest = self._readers[path]
         try:
-            for origin, record in stages.read():
+            for origin, record in stages.read(upto):
                 if origin.rank == 0:
                     self._take_stage(origin.attempt, fields(record))
             for _, record in warnings.read()[-NEWEST:]:
                 self._take_warning(record)
-            self.newest.extend(_happened(fields(record)) for _, record in newest.read()[-NEWEST:])
+            self.newest.extend(_happened(fields(record)) for _, record in newest.read(upto)[-NEWEST:])
         except (JournalUnreadable, sqlite3.Error) as error:
             if path.exists():
                 logger.warning("%s cannot be read: %s", path.name, error)

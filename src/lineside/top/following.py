@@ -80,20 +80,20 @@ class Follower:
         """Read what is new in the files that `traces` are of."""
         self._rank = min(trace.origin.rank for found in traces.values() for trace in found)
         by_attempt = sorted(
-            (trace.origin.attempt, path, trace.events)
+            (trace.origin.attempt, path, trace.events, trace.newest.seq)
             for path, found in traces.items()
             for trace in found
             if trace.origin.rank == self._rank
         )
-        for _, path, events in by_attempt:
+        for _, path, events, newest in by_attempt:
             if self._events.get(path) != events:
                 self._events[path] = events
-                self._read(path)
+                self._read(path, newest)
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path, upto: int) -> None:
         reader = self._readers.setdefault(path, Reader(path, (self._run,), NAMES, self._places))
         try:
-            found = reader.read()
+            found = reader.read(upto)
         except (JournalUnreadable, sqlite3.Error) as error:
             if path.exists():
                 logger.warning("%s cannot be read: %s", path.name, error)

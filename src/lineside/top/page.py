@@ -73,8 +73,9 @@ def _about(run: Watched, now: datetime, width: int) -> Iterator[Text]:
 
 def _charts(details: Details, width: int, room: int) -> Iterator[Text]:
     """Draw the loss and as many metrics as there is room for."""
-    curves = {"loss": details.follower.curve} | dict(details.metrics)
-    curves = {name: curve for name, curve in curves.items() if curve.values}
+    curves = {name: curve for name, curve in details.metrics.items() if curve.newest is not None}
+    if details.follower.curve.values:  # else nan may be all that a loop without a loss can say
+        curves = {"loss": details.follower.curve} | curves
     beside = max(1, min(len(curves), (width + 2) // (NARROWEST + 2)))
     if room < LOWEST or not curves:
         return
@@ -92,7 +93,7 @@ def _charts(details: Details, width: int, room: int) -> Iterator[Text]:
 
 def _chart(name: str, curve: Curve, width: int, height: int, number: int) -> list[Text]:
     over = "step" if name == "loss" else "epoch"
-    newest = curve.values[-1] if curve.newest is None else curve.newest
+    newest = 0.0 if curve.newest is None else curve.newest
     said = (f" {text.number(newest)}", "" if isfinite(newest) else "bold red")
     title = Text.assemble("  ", (name, "bold"), said, (f"   by {over}", DIM))
     return chart(title, curve, width, height, STYLES[number % len(STYLES)])

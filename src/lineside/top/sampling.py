@@ -40,15 +40,18 @@ class Reader:
         self._places = places
         self._after = 0
 
-    def read(self) -> list[tuple[Origin, Record]]:
+    def read(self, upto: int | None = None) -> list[tuple[Origin, Record]]:
         """Return what came since the last call, or samples of it and all of its end.
+
+        Args:
+            upto: The last position to read; None: that of the file, in which other runs may have gone on for long.
 
         Raises:
             JournalUnreadable: it is no journal file any more.
             sqlite3.Error: the disk refused.
         """
         with closing(JournalFile.open(self._path)) as file:
-            upto = file.last_readable()
+            upto = max(file.last_readable() if upto is None else upto, self._after)
             found = [(file.origin(record), record) for record in self._records(file, upto)]
         self._after = upto
         return found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lineside.bus.journal import Journal, JournalRefused, RunSummary
 from lineside.bus.journal.runs import Trace, summarize
-from lineside.schemas import FitEpochEnd, RunStart, TrainStart
+from lineside.schemas import FitEpochEnd, PretrainRoutineEnd, RunStart, TrainStart
 
 from .following import TRAINED, VALIDATED, Follower
 
@@ -46,12 +46,15 @@ class Watched:
     followed: bool = False
     """Whether its batches were read."""
     start: RunStart | None = field(init=False)
+    prepared: PretrainRoutineEnd | None = field(init=False)
+    """Of a trainer, which has settings whose meaning is known."""
     begin: TrainStart | None = field(init=False)
     fit: FitEpochEnd | None = field(init=False)
 
     def __post_init__(self) -> None:
         lead = self._lead()
-        self.start, self.begin, self.fit = lead.get(RunStart), lead.get(TrainStart), lead.get(FitEpochEnd)
+        self.start, self.prepared = lead.get(RunStart), lead.get(PretrainRoutineEnd)
+        self.begin, self.fit = lead.get(TrainStart), lead.get(FitEpochEnd)
 
     def _lead(self) -> Trace:
         """Return what the first rank says of the newest attempt."""
@@ -80,7 +83,7 @@ class Watched:
         if self.summary.kind == "train":
             if self.summary.epochs:
                 yield _Limit(self._epochs(), self.summary.epochs, begin.epoch if begin else 0)
-            steps = self.start.config.get("max_steps") if self.start else None
+            steps = self.start.config.get("max_steps") if self.start and self.prepared else None
             if isinstance(steps, int) and steps > 0:
                 yield _Limit(self.follower.step, steps, begin.step if begin else 0)
         elif self.summary.kind == "export":  # some formats have fewer phases

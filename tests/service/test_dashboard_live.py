@@ -1,0 +1,172 @@
+"""A run that goes on, on the dashboard in a real browser: how far it is, and where its past meets what comes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from lineside.bus import Bus
+from lineside.bus.service import service
+from lineside.schemas import PretrainRoutineEnd, RunStart, TrainBatchEnd, TrainEpochStart, TrainStart
+
+from . import stories
+from .browser import browser as running_browser
+from .support import serving, url
+from .test_dashboard import visiting
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Generator[Bus]:
+    with Bus(tmp_path / "runs") as bus:
+        yield bus
+
+
+@pytest.fixture
+def address(bus: Bus) -> Generator[str]:
+    """A service beside the process: it reads the folder."""
+    assert bus.journal is not None
+    with serving(service(bus.journal.parent, token=None)) as server:
+        yield url(server)
+
+
+# -- how far it is ---------------------------------------------------------------------------------
+
+
+def test_time_left_is_told_from_the_epochs_before(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    stories.begin(source, epochs=100)
+    stories.epoch(source, 0, epochs=100, seconds=6.0)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator(".progress .left")).to_have_text(re.compile(r"1 h \d+ min left"))
+
+
+def test_a_run_that_steps_end_is_as_far_as_its_steps(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    source.publish(RunStart, kind="train", model="Net", device="cpu", config={"epochs": 500, "max_steps": 20})
+    source.publish(PretrainRoutineEnd, parameters=1, trainable=1, batches=stories.BATCHES, val_batches=None)
+    source.publish(TrainStart, epoch=0, epochs=500, batches=stories.BATCHES, step=0)
+    for number in range(1, 16):
+        stories.step(source, number, epochs=500)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator(".progress .where")).to_contain_text("epoch 2 of 500")
+        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.75)
+        stories.step(source, 16, epochs=500)
+        expect(page.get_by_role("progressbar", name="Progress")).to_have_js_property("value", 0.8)
+
+
+def test_a_run_that_its_time_ends_is_as_far_as_that(browser: Browser, bus: Bus, address: str) -> None:
+    source = bus.source("going")
+    source.publish(RunStart, kind="train", model="Net", device="cpu", config={"max_seconds": 3600})
+    source.publish(PretrainRoutineEnd, parameters=1, trainable=1, batches=stories.BATCHES, val_batches=None)
+    source.publish(TrainStart, epoch=0, epochs=None, batches=stories.BATCHES, step=0)
+    stories.step(source, 2)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(page.locator(".progress .left")).to_have_text(re.compile(r"^(1 h 00 min|59 min \d\d s) left$"))
+
+
+def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing_and_an_epoch_is_not_the_run(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    source = bus.source("own")
+    source.publish(RunStart, kind="train", model="own", device="", config={"max_steps": 500})
+    source.publish(TrainStart, epoch=0, epochs=None, batches=stories.BATCHES, step=0)
+    source.publish(TrainEpochStart, epoch=0, epochs=None, batches=stories.BATCHES, lr={})
+    size: dict[str, Any] = {"epoch": 0, "batches": stories.BATCHES, "batch_size": 8, "lr": {}}
+    for batch in range(5):
+        nothing = float("nan")
+        source.publish(TrainBatchEnd, **size, batch=batch, step=batch + 1, loss=nothing, losses={"reward": 1.0})
+    bus.flush()
+    with visiting(browser, f"{address}/#/own") as page:
+        expect(page.locator(".progress .where")).to_contain_text("batch 5 of 10")
+        expect(page.locator(".progress .left")).to_have_text("")
+        expect(page.get_by_role("progressbar", name="Progress")).not_to_have_attribute("value", re.compile(""))
+        # Nor has it a loss, which would be lost.
+        expect(page.locator(".chart h3")).to_have_text(["reward loss", "step time"])
+        expect(page.locator(".tile", has_text="loss")).to_have_count(0)
+
+
+# -- the past, and what comes ------------------------------------------------------------------------
+
+
+def drawn(page: Page, title: str) -> Locator:
+    return page.locator(".chart", has=page.get_by_role("heading", name=title, exact=True)).get_by_role("img")
+
+
+def test_what_comes_while_the_events_are_asked_for_is_drawn_though_the_curves_were_there_before(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    source = bus.source("going")
+    stories.begin(source)
+    stories.epoch(source, 0)
+    bus.flush()
+
+    with visiting(browser, f"{address}/#/nobody") as page:
+        expect(page.locator("main h1")).to_have_text("No such run")
+
+        def ask_late(route: Route) -> None:
+            expect(drawn(page, "loss")).to_have_attribute("aria-label", re.compile("^loss at 10 points"))
+            stories.epoch(source, 1)
+            bus.flush()
+            route.continue_()
+
+        page.route("**/events?tail=*", ask_late)
+        page.goto(f"{address}/#/going")
+        expect(page.locator(".progress .where")).to_contain_text("epoch 3 of 4")
+        expect(drawn(page, "loss")).to_have_attribute("aria-label", re.compile("^loss at 20 points"))
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", re.compile("^accuracy at 2 points"))
+
+
+def test_a_stage_that_ended_before_the_stages_were_answered_ends_none_that_began_since(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    source = bus.source("going")
+    stories.begin(source)
+    stories.step(source, 1)
+    bus.flush()
+
+    with visiting(browser, f"{address}/#/nobody") as page:
+        expect(page.locator("main h1")).to_have_text("No such run")
+
+        def ask_late(route: Route) -> None:
+            expect(page.locator(".events li")).to_have_count(3)
+            stories.close_epoch(source, 0)
+            stories.step(source, stories.BATCHES + 1)
+            bus.flush()
+            expect(page.locator(".events .type").first).to_have_text("TrainEpochStart")
+            expect(page.locator(".events .said").first).to_contain_text("epoch 2/4")
+            route.continue_()
+
+        page.route("**/timeline", ask_late)
+        page.goto(f"{address}/#/going")
+        canvas = page.locator(".stage canvas")
+        expect(canvas).to_be_visible()
+        size = canvas.bounding_box()
+        assert size is not None
+        canvas.hover(position={"x": size["width"] - 2, "y": 12})
+        expect(page.locator(".stage .tip")).to_have_text(re.compile("^train · epoch 2 · .* so far"))
+
+
+def test_a_page_whose_past_cannot_be_read_says_so_and_follows_nothing(browser: Browser, bus: Bus, address: str) -> None:
+    stories.begin(bus.source("going"))
+    bus.flush()
+    with visiting(browser, f"{address}/#/nobody") as page:
+        expect(page.locator("main h1")).to_have_text("No such run")
+        page.route("**/events?tail=*", lambda route: route.fulfill(status=500, json={"error": "the disk is gone"}))
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/runs/going/events?after=now")):
+            page.goto(f"{address}/#/going")
+        expect(page.locator("main")).to_contain_text("the disk is gone")
+        expect(page.locator("#connection")).to_have_text("live")
