@@ -154,7 +154,8 @@ class Feed(ABC):
         clock = asyncio.get_running_loop().time
         try:
             await in_thread(self.begin)
-            self.tell(False)
+            if self.tell(False):
+                self.wake()
             beat = clock()
             while not self.hub.leaving():
                 more = await in_thread(self.read)
@@ -264,10 +265,13 @@ class RunFeed(Feed):
     async def follow(self, past: Tail | None, choice: Choice) -> AsyncGenerator[Batch]:
         """Yield what comes after the position of `past` (None: from now on), each once, until it is over.
 
-        A batch may hold more than `choice`, which only says what need not be read from the journal.
+        A batch may hold more than `choice`, which only says what need not be read from the journal. Nothing at all is
+        yielded from now on where it is over before it knows where that is.
         """
         with self.followed():
             await self.begun.wait()
+            if past is None and self._tail is None:
+                return
             seen = self.position if past is None else parse(past.position)
             yield Batch([Item(text(seen), OPEN, b"")], seen)
             while not self.over:

@@ -242,11 +242,10 @@ def routes(source: Source) -> APIRouter:
             choice = _choice(types, not_types, families, ranks)
             body = cloud if format == "cloudevents" else plain
             stream = await following(run, after, choice, Form(message, body, joined=False))
+            await converse(stream, socket)
         except BusError as error:
             with suppress(WebSocketDisconnect):  # it is gone: there is nobody to tell
                 await socket.send_denial_response(failure(status_of(error), str(error)))
-        else:
-            await converse(stream, socket)
 
     @router.get("/runs/{run}/metrics", response_model=Series)
     def run_metrics(
@@ -326,6 +325,7 @@ def routes(source: Source) -> APIRouter:
         text = exposition(source.summaries(), source.hub.streams)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz")
     async def healthz() -> Response:
         """Whether the service is there; needs no token."""

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from .errors import Crowded
 from .feed import Hub
 from .frames import Batch, Choice, Form, message
 
@@ -52,6 +53,9 @@ class Stream:
         nothing, finds all that it will not send.
 
         A client that does not read for too long is let go: what was written to it must not stay in memory.
+
+        Raises:
+            Crowded: it is over before it has begun.
         """
         limits, clock = self._hub.limits, asyncio.get_running_loop()
         begun = here = False
@@ -66,8 +70,9 @@ class Stream:
                 try:
                     async for batch in batches:
                         if not begun:
-                            await begin()
                             begun = True
+                            async with asyncio.timeout(limits.stalled):
+                                await begin()
                         ahead = batch.release and clock.call_later(SLOW_SECONDS, batch.release)
                         for piece in batch.pieces(self._form, self._choice, limits.piece):
                             async with asyncio.timeout(limits.stalled):
@@ -80,6 +85,8 @@ class Stream:
                     cut()
                 except WebSocketDisconnect:  # it is gone, and `receive` has not said so yet
                     group.cancel_scope.cancel()
+        if here and not begun:
+            raise Crowded("the service shuts down, or cannot read its journal")
         return here
 
 
@@ -95,8 +102,11 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
+        begun = False
 
         async def begin() -> None:
+            nonlocal begun
+            begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
         async def forward(piece: bytes) -> None:
@@ -105,6 +115,8 @@ class EventStream(Response):
         if scope["method"] == "HEAD":
             await begin()
         elif not await self._stream.run(scope, receive, begin, forward):
+            if not begun:
+                await nobody()(scope, receive, send)
             return
         await send({"type": "http.response.body", "body": b""})
 
@@ -137,6 +149,11 @@ async def until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
         while heard["type"] not in ("http.disconnect", "websocket.disconnect"):
             heard = await receive()
     scope.cancel()
+
+
+def nobody() -> Response:
+    """Return an answer for a client that is gone: nothing reaches it, but what is in between waits for an answer."""
+    return Response(status_code=499)
 
 
 def abort(scope: Scope) -> bool:

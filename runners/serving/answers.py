@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...bus.service.guard import failure
-from ...bus.service.stream import abort, until_gone
+from ...bus.service.stream import abort, nobody, until_gone
 from ...schemas import RequestOutcome
 from .errors import RequestTimedOut, ServiceOverloaded, ServingError
 from .forms import ResultForm, end_json, result_json
@@ -44,7 +44,7 @@ class PredictionAnswer(Response):
                 group.cancel_scope.cancel()
         finally:
             self._service.finish(self._request, *ending)
-        if not self._started:  # its client is gone, but what is in between waits for an answer
+        if not self._started:
             stopped = self._request.stopped
             await (nobody() if stopped is None else refusal(stopped))(scope, receive, send)
 
@@ -116,11 +116,6 @@ def counted(request: PredictionRequest, answers: list[Answer]) -> list[bytes]:
         request.errors += not good
         frames.append(data)
     return frames
-
-
-def nobody() -> Response:
-    """Return an answer for a client that is gone, whom nothing reaches."""
-    return Response(status_code=499)
 
 
 def refusal(error: ServingError) -> Response:

@@ -20,10 +20,11 @@ from starlette.websockets import WebSocketDisconnect
 from ...bus.service.base import App, problems
 from ...bus.service.guard import LOOPBACK, Guard
 from ...bus.service.manual import manual
+from ...bus.service.stream import nobody
 from ...bus.service.token import checked
 from ..predictor import Predictor
 from ..recipe import Recipe, Weights
-from .answers import PredictionAnswer, nobody, refusal
+from .answers import PredictionAnswer, refusal
 from .decoding import Decode
 from .described import ANSWERED, SECURITY, Health, request_body
 from .errors import ServingError

@@ -20,6 +20,7 @@ Decode = Callable[[bytes, str], object]
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+PART = "an input in JSON, or a part with a filename or a Content-Type, e.g. image/png, that says what it is"
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The kinds of pictures that are read, as Pillow calls them. Others can start programs, or make files open files."""
 
@@ -48,7 +49,7 @@ class Decoder:
             ServingError: it is none.
         """
         if media_type == JSON:
-            return self.value(parsed(data), name)
+            return self.value(parsed(data, PART), name)
         if self._decode is not None:
             return self._decoded(self._decode, data, media_type, name)
         if media_type != BYTES and not media_type.startswith("image/"):
@@ -78,8 +79,8 @@ class Decoder:
         return Given(value, max(size_of(value), len(data)), name)
 
 
-def parsed(data: bytes | str) -> object:
-    """Return the value that is written in `data` as JSON.
+def parsed(data: bytes | str, expected: str = 'a JSON object, {"inputs": [...]}') -> object:
+    """Return the value that is written in `data` as JSON; where it is none, the error says what was `expected`.
 
     Raises:
         RequestUnusable: it is no JSON.
@@ -89,7 +90,7 @@ def parsed(data: bytes | str) -> object:
     try:
         return from_json(unmarked, allow_inf_nan=True)
     except ValueError as error:
-        raise RequestUnusable(f"this is not JSON: {error}", 'a JSON object, {"inputs": [...]}') from None
+        raise RequestUnusable(f"this is not JSON: {error}", expected) from None
 
 
 def read_picture(data: bytes, pixels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

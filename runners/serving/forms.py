@@ -78,7 +78,7 @@ def result_json(request: str, answer: Answer) -> tuple[bytes, bool]:
 
 def end_json(request: str, end: str, count: int, reason: str | None = None) -> bytes:
     """Return what comes last: how it ended, and how many results and errors there were."""
-    why = {} if reason is None else {"reason": sendable(reason)}
+    why = {} if reason is None else {"reason": reason}
     return to_json({"request": request, "end": end, "count": count, **why})
 
 

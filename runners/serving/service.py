@@ -83,6 +83,7 @@ class PredictionService(Generic[R]):
         self._watching: asyncio.Task[None] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._closing = asyncio.Event()
+        self._hurried = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop that it serves on."""
 
@@ -109,7 +110,7 @@ class PredictionService(Generic[R]):
         try:
             await self._begun(self._watching)
         except BaseException:  # whoever enters in vain does not leave
-            await self._end_run()
+            await self._end_run(0.0 if self._closing.is_set() else CLOSE_SECONDS)  # it had its time to be closed
             raise
         return self
 
@@ -119,15 +120,17 @@ class PredictionService(Generic[R]):
         await self.aclose()
 
     async def _begun(self, watching: asyncio.Task[None]) -> None:
-        begun, closing = (asyncio.create_task(event.wait()) for event in (self.queue.begun, self._closing))
+        events = (self.queue.begun, self._closing, self._hurried)
+        begun, closing, hurried = waiting = [asyncio.create_task(event.wait()) for event in events]
+        first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait([begun, closing, watching], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([begun, closing, watching], return_when=first)
+            if self._closing.is_set() and self._run is not None:
+                self._run.stop(SHUT_DOWN)  # the model may be on its way to its device
+                await asyncio.wait([watching, hurried], timeout=self.limits.grace, return_when=first)
         finally:
-            begun.cancel()
-            closing.cancel()
-        if self._closing.is_set() and self._run is not None:
-            self._run.stop(SHUT_DOWN)
-            await asyncio.wait([watching], timeout=self.limits.grace)  # the model may be on its way to its device
+            for one in waiting:
+                one.cancel()
         if self.error is not None:
             raise self.error
         if self._closing.is_set() or watching.done():
@@ -161,7 +164,8 @@ class PredictionService(Generic[R]):
             self._later(self.limits.grace + GOODBYE_SECONDS, self._cut)
 
     def hurry(self) -> None:
-        """Let go of all clients now."""
+        """Let go of all clients now, and of a run that is about to begin."""
+        self._hurried.set()
         self.close()
         self._stop_requests()
         self._cut()
@@ -189,13 +193,13 @@ class PredictionService(Generic[R]):
             timer.cancel()
         await self._end_run()
 
-    async def _end_run(self) -> None:
+    async def _end_run(self, patience: float = CLOSE_SECONDS) -> None:
         if self._run is None or self._watching is None:
             return
         self._run.stop(SHUT_DOWN)
-        done, _ = await asyncio.wait([self._watching], timeout=CLOSE_SECONDS)
+        done, _ = await asyncio.wait([self._watching], timeout=patience)
         if not done:
-            logger.warning("the run %s goes on: its model or hooks have hung for %g s", self._run.id, CLOSE_SECONDS)
+            logger.warning("the run %s goes on: its model or hooks hang", self._run.id)
             self._watching.cancel()
         if self.state != "failed":
             self.state = "closed"

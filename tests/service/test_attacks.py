@@ -61,9 +61,7 @@ class Ended:
         self.streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pieces = 0
-        over = True
-        heard = False
+        pieces, over, heard = 0, True, False
         gone = asyncio.Event()
 
         async def hear() -> Message:

@@ -14,6 +14,7 @@ import pytest
 
 from lineside.bus import Bus
 from lineside.bus.service import Limits, Server, service
+from lineside.bus.service.server import Talk
 
 from .support import PATIENCE, QUICK, TOKEN, begin, serving, until
 
@@ -24,7 +25,7 @@ OPENING = (
     f"GET /runs/run/ws?after=now HTTP/1.1\r\n{HEADERS}Connection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 ).encode()
-CONT, TEXT, PING, LAST = 0x0, 0x1, 0x9, 0x80
+CONT, TEXT, CLOSE, PING, LAST = 0x0, 0x1, 0x8, 0x9, 0x80
 
 
 @pytest.fixture
@@ -179,6 +180,30 @@ async def test_pings_of_a_client_that_reads_nothing_are_no_sign_of_life(bus: Bus
                 client.writer.write(said(LAST | PING, bytes(125)) * 100)
                 await client.writer.drain()
                 await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("first", ["the client", "the service"])
+async def test_a_socket_that_is_closed_ends_in_time_though_its_client_does_not_read_what_came_before(
+    bus: Bus, first: str
+) -> None:
+    async with connected(bus) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        client.writer.write(OPENING)
+        await until(lambda: any(isinstance(one, Talk) for one in client.server.server_state.connections))
+        connection: Any = next(iter(client.server.server_state.connections))
+        await until(lambda: connection.handshake_complete)
+        connection.close_timeout = 0.1
+
+        async def fill() -> None:
+            while not connection.transport.get_write_buffer_size():
+                await connection.send({"type": "websocket.send", "text": "x" * 16_000})
+            if first == "the service":
+                await connection.send({"type": "websocket.close", "code": 1001})
+
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fill(), connection.loop))
+        if first == "the client":
+            client.writer.write(said(LAST | CLOSE))
+        await until(lambda: not client.server.server_state.connections)
 
 
 async def test_nothing_is_kept_of_a_message_that_nobody_listens_to(bus: Bus) -> None:

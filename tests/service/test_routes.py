@@ -300,6 +300,7 @@ def test_the_documents(http: TestClient) -> None:
 def test_the_dashboard_is_at_the_root(http: TestClient) -> None:
     assert http.get("/").headers["content-type"].startswith("text/html")
     assert http.get("/healthz", headers={"authorization": ""}).json() == {"status": "ok"}
+    assert http.head("/healthz", headers={"authorization": ""}).status_code == 200
 
 
 def test_who_comes_without_the_token_is_told_what_to_do_a_browser_on_a_page(http: TestClient) -> None:

@@ -13,16 +13,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fastapi import FastAPI, Request, Response
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.types import Message
 from websockets.asyncio.client import connect as websocket
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from lineside import connect
 from lineside.bus import Bus
 from lineside.bus.journal import Origin, Tail, Told
 from lineside.bus.service import Server, service
 from lineside.bus.service.feed import RunFeed, covers, parse, text, together, unseen
 from lineside.bus.service.frames import Batch, Item
 
-from .support import BEARER, PATIENCE, QUICK, TOKEN, Note, batch, client, following, served, serving, until, url
+from .support import BEARER, PATIENCE, QUICK, SSE, TOKEN, Note, batch, client, following, served, serving, until, url
 
 
 @pytest.fixture
@@ -121,6 +125,97 @@ async def test_a_stream_from_now_answers_once_it_knows_its_place_so_that_the_pas
             await opened.wait()
             await publish(bus, 2, 2)
             assert await told == "2"
+
+
+async def test_a_stream_from_now_that_cannot_learn_its_place_is_refused_and_tells_nothing_of_the_past(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, 1, 1)
+    begin = RunFeed.begin
+    failing = 3
+
+    def fail(feed: RunFeed) -> None:
+        nonlocal failing
+        failing -= 1
+        if failing >= 0:
+            raise OSError("the disk is gone")
+        begin(feed)
+
+    monkeypatch.setattr(RunFeed, "begin", fail)
+    with served(bus) as address:
+        async with client(address) as http:
+            refused = await http.get("/runs/run/events?after=now", headers=SSE)
+        assert (refused.status_code, "cannot read its journal" in refused.json()["error"]) == (503, True)
+        with pytest.raises(InvalidStatus) as socket_refused:
+            async with websocket(address.replace("http", "ws") + "/runs/run/ws?after=now", additional_headers=BEARER):
+                pass
+        assert socket_refused.value.response.status_code == 503
+        async with connect(address, token=TOKEN) as remote, asyncio.timeout(PATIENCE):
+            stream = remote.stream(Note, run="run", after="now")
+            next_one = asyncio.create_task(anext(stream))
+            await until(lambda: stream.position != "now")
+            await publish(bus, 2, 2)
+            assert (await next_one).n == 2
+            assert failing == -1
+
+
+async def test_behind_a_middleware_that_waits_for_an_answer_a_client_that_leaves_early_fails_nothing(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, 1, 1)
+    looking, look_on = threading.Event(), threading.Event()
+    begin = RunFeed.begin
+
+    def slow(feed: RunFeed) -> None:
+        looking.set()
+        assert look_on.wait(PATIENCE)
+        begin(feed)
+
+    monkeypatch.setattr(RunFeed, "begin", slow)
+    app, outer = service(bus), FastAPI()
+    outer.mount("/lineside", app)
+
+    @outer.middleware("http")
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    said = iter([{"type": "http.request", "body": b"", "more_body": False}])
+    told: list[Message] = []
+
+    async def receive() -> Message:
+        if (message := next(said, None)) is not None:
+            return message
+        assert await asyncio.to_thread(looking.wait, PATIENCE)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/lineside/runs/run/events",
+        "root_path": "",
+        "query_string": b"after=now",
+        "headers": [(b"host", b"localhost"), (b"accept", b"text/event-stream")],
+    }
+    await outer(scope, receive, send)
+    assert (told[0]["status"], app.hub.streams) == (499, 0)
+    look_on.set()
+    await until(lambda: app.hub.idle)
+
+
+async def test_who_never_reads_what_it_asked_for_before_a_stream_is_let_go(bus: Bus) -> None:
+    source = bus.source("run")
+    for n in range(5000):
+        source.publish(Note, n=n, text="x" * 2000)
+    await bus.aflush()
+    app = service(bus, token=TOKEN, limits=replace(QUICK, stalled=0.2))
+    with serving(app) as server:
+        silent = deaf(server, "/runs/run/events?limit=5000", then="/runs/run/events")
+        await until(lambda: app.hub.streams == 1)
+        await until(lambda: app.hub.streams == 0)
+        silent.close()
 
 
 async def test_filters_choose_types_families_and_ranks(bus: Bus) -> None:
@@ -268,13 +363,16 @@ def endless(bus: Bus) -> Generator[threading.Event]:
     thread.join(PATIENCE)
 
 
-def deaf(server: Server, path: str = "/runs/run/events", upgrade: str = "") -> socket.socket:
-    """Return a client that asks and never reads."""
+def deaf(server: Server, path: str = "/runs/run/events", upgrade: str = "", then: str = "") -> socket.socket:
+    """Return a client that asks and never reads; `then`: that asks for a page, and then for a stream."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     made.connect(("127.0.0.1", server.config.port))
-    lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}", "Accept: text/event-stream"]
-    made.sendall("\r\n".join([*lines, *([upgrade] if upgrade else []), "", ""]).encode())
+    head = ["Host: localhost", f"Authorization: Bearer {TOKEN}", *([upgrade] if upgrade else [])]
+    asked = [f"GET {path} HTTP/1.1", *head, *([] if then else ["Accept: text/event-stream"]), "", ""]
+    if then:
+        asked[-1:] = [f"GET {then} HTTP/1.1", *head, "Accept: text/event-stream", "", ""]
+    made.sendall("\r\n".join(asked).encode())
     return made
 
 
@@ -377,6 +475,13 @@ async def test_the_list_of_runs_is_told_as_it_changes(bus: Bus) -> None:
                 await stream.until(len(stream.events) + 1)
             newest = [block.data for block in stream.events if block.data["run"] == "other"][-1]
             assert newest["events"] >= 1
+
+
+async def test_the_list_of_runs_is_told_at_once_where_nothing_changes(bus: Bus) -> None:
+    await publish(bus, 1, 1)
+    with served(bus, replace(QUICK, heartbeat=3600.0)) as address:
+        async with client(address) as http, asyncio.timeout(PATIENCE), following(http, "/events-of-runs") as stream:
+            assert [block.data["run"] for block in await stream.until(1)] == ["run"]
 
 
 async def test_too_many_streams_are_refused_with_a_reason(bus: Bus) -> None:

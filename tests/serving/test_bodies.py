@@ -100,6 +100,13 @@ def test_parts_without_a_filename_are_what_their_content_type_says_and_as_long_a
         assert results(lines(client.post("/predict", files=parts))) == [14.0, 7.0, 8.0, 12.0]
 
 
+def test_a_part_that_nothing_says_what_it_is_and_that_is_no_json_is_told_how_to_say_it() -> None:
+    with served() as service, service.client() as client:
+        refused = client.post("/predict", files=[("a", (None, saved(Image.new("RGB", (3, 3)), "PNG")))])
+    assert refused.status_code == 400
+    assert "expected an input in JSON, or a part with a filename or a Content-Type" in refused.json()["error"]
+
+
 def test_json_may_begin_with_a_byte_order_mark() -> None:
     with served() as service, service.client(**{"content-type": "application/json"}) as client:
         body = '\ufeff{"inputs": [1]}'.encode()

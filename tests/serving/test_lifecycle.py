@@ -119,6 +119,35 @@ async def test_what_a_run_cannot_begin_with_is_raised_where_the_service_is_enter
         pass
 
 
+@pytest.mark.parametrize("way", ["is hurried", "had its time"])
+async def test_a_service_that_is_closed_is_not_held_up_by_a_model_that_does_not_come_to_its_device(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("lineside.runners.serving.service.CLOSE_SECONDS", 3600.0)
+    coming, come = threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def train(self, mode: bool = True) -> Any:
+            if not mode:
+                coming.set()
+                assert come.wait(PATIENCE)
+            return super().train(mode)
+
+    grace = 3600.0 if way == "is hurried" else 0.01
+    service = PredictionService(Predictor(Slow(), device="cpu"), limits=PredictionLimits(grace=grace))
+    entering = asyncio.create_task(service.__aenter__())
+    try:
+        assert await asyncio.to_thread(coming.wait, PATIENCE)
+        service.close()
+        if way == "is hurried":
+            service.hurry()
+        with pytest.raises(NotServing, match="before it had begun"):
+            async with asyncio.timeout(PATIENCE / 2):
+                await entering
+    finally:
+        come.set()
+
+
 async def test_mounted_in_an_app_it_serves_while_its_service_is_entered() -> None:
     served = prediction_service(counter(), token=TOKEN, limits=PredictionLimits(grace=1.0))
 
