@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -194,7 +195,30 @@ def to_device(value: object, device: torch.device) -> object:
         moved = [to_device(item, device) for item in items]
         rebuild = cast("Callable[..., object]", type(items))
         return rebuild(*moved) if hasattr(items, "_fields") else rebuild(moved)  # a namedtuple takes them one by one
-    return _replace_fields(value, {name: to_device(item, device) for name, item in _fields(value).items()})
+    items_of = _fields(value)
+    if not items_of:
+        _warn_if_left(value, device)
+    return _replace_fields(value, {name: to_device(item, device) for name, item in items_of.items()})
+
+
+_left: WeakSet[type] = WeakSet()
+"""Classes that were warned of."""
+
+
+def _warn_if_left(value: object, device: torch.device) -> None:
+    """Say, once for a class, that `value` has tensors that stay where they are."""
+    held = cast("Mapping[str, object]", getattr(value, "__dict__", {})).items()
+    others = {name: item.device for name, item in held if isinstance(item, Tensor) and item.device != device}
+    if others and type(value) not in _left:
+        _left.add(type(value))
+        logger.warning(
+            "the tensors of a %s stay on %s (%s), while the model is on %s: it has no `to`; expected a method "
+            "`to(device)`, or a dataclass, mapping, list or tuple in its place",
+            type(value).__qualname__,
+            " and ".join(sorted(set(map(str, others.values())))),
+            ", ".join(others),
+            device,
+        )
 
 
 def _takes_non_blocking(move: Callable[..., object]) -> bool:
@@ -258,7 +282,7 @@ def _size(value: object) -> int | None:
 
 def _rows(value: object) -> int | None:
     """Return the length of a list of dataclasses of one class; None of all else."""
-    items = cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else ()
+    items = cast("Sequence[object]", value) if isinstance(value, list) else ()  # a tuple is a pair
     cls = type(items[0]) if items else None
     return len(items) if is_dataclass(cls) and all(type(item) is cls for item in items) else None
 

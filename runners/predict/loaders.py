@@ -106,20 +106,21 @@ def input_of(sample: object) -> object:
 
 
 def _is_of_samples(batch: object, loader: Loader) -> bool:
-    """Return whether the loader's first batch is a list of samples: as many as belong to it, and all of one kind.
+    """Return whether a loader's first batch is a list of samples: as many as belong to it, of one kind or without rows.
 
     Raises:
         SourceUnusable: it may as well be one of columns, e.g. inputs and targets.
     """
     if isinstance(batch, tuple) or not _is_of_columns(batch):
         return False
-    if len({(type(item), getattr(item, "dtype", None)) for item in batch}) > 1:
-        return False
+    of_kinds = len({(type(item), getattr(item, "dtype", None)) for item in batch}) > 1
     rows = _own_rows(batch[0])
     size, total = loader.batch_size, count_inputs(loader)
     expected = size if size is None or total is None else min(size, total)
     samples, columns = len(batch) == expected, rows is not None and len(rows) == expected
-    if samples == columns:
+    if of_kinds and (columns or not samples):  # e.g. pictures and their numbers
+        return False
+    if samples == columns or (of_kinds and rows is not None):
         raise SourceUnusable(
             loader,
             f"its collate_fn returns a list, {batch!r:.80}, which may hold a batch's samples, or inputs and what "

@@ -35,9 +35,9 @@ class Named:
 class Pictures:
     """The pictures in a folder and its subfolders, in the natural order of their paths (2.png before 10.png).
 
-    Links to other folders are followed. Each picture is read with Pillow when it is asked for, upright, as an array of
-    shape (height, width, 3) of uint8, RGB; of 16 bits the upper 8 are kept. What is hidden (a name that begins with a
-    dot) and what is no picture by its name is left out.
+    Links to other folders are followed; each folder counts once. Each picture is read with Pillow when it is asked for,
+    upright, as an array of shape (height, width, 3) of uint8, RGB; of 16 bits the upper 8 are kept. What is hidden (a
+    name that begins with a dot) and what is no picture by its name is left out.
     """
 
     def __init__(self, path: Path, files: list[Path]) -> None:
@@ -76,21 +76,17 @@ class Pictures:
 
 def _pictures_in(folder: Path) -> list[Path]:
     files: list[Path] = []
-    root, followed = folder.resolve(), set[Path]()
-
-    def leads_on(path: Path) -> bool:
-        """Return whether a folder is to be read here: not by a link what is read without it, or was by another."""
-        if path.name.startswith(".") or not path.is_symlink():
-            return not path.name.startswith(".")
-        target = path.resolve()
-        if target.is_relative_to(root) or target in followed:
-            return False
-        followed.add(target)
-        return True
-
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if leads_on(Path(here, name))]
-        files += [Path(here, name) for name in names if _is_picture(name)]
+    ways, read = [folder], set[Path]()
+    for way in ways:  # first the folder itself, then the links in it, and those that they lead to
+        for here, folders, names in os.walk(way):
+            place = Path(here).resolve()
+            if place in read:
+                folders.clear()
+                continue
+            read.add(place)
+            folders[:] = [name for name in sorted(folders) if not name.startswith(".")]
+            ways += [link for link in (Path(here, name) for name in folders) if link.is_symlink()]
+            files += [Path(here, name) for name in names if _is_picture(name)]
     return sorted(files, key=_natural)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, cast
@@ -57,7 +58,16 @@ def inputs_of(source: Iterable[object]) -> Iterator[object]:
     """Return an iterator over the inputs that `source` gives: the rows of a loader's batches, a dataset's samples."""
     if isinstance(source, DataLoader):
         return inputs_in(cast("Loader", source))
-    return map(input_of, iterate(source)) if isinstance(cast("object", source), Dataset) else iterate(source)
+    return _samples(source) if isinstance(cast("object", source), Dataset) else iterate(source)
+
+
+def _samples(dataset: Iterable[object]) -> Iterator[object]:
+    samples = iterate(dataset)
+    try:
+        yield from map(input_of, samples)
+    finally:
+        if inspect.isgenerator(samples):  # whoever closes this one means that
+            samples.close()
 
 
 def total_of(source: object) -> int | None:

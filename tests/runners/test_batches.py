@@ -100,6 +100,23 @@ def test_a_dataclass_is_moved_field_by_field_and_keeps_its_class() -> None:
     assert given_to_the_model((still,)) is still
 
 
+class Unmovable:
+    """A batch of one's own that nobody can move."""
+
+    def __init__(self, device: str) -> None:
+        self.nodes = torch.ones(2, device=device)
+        self.name = "a"
+
+
+def test_what_cannot_be_moved_to_the_device_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    for device in ("cpu", "meta", "meta"):
+        given_to_the_model(([Unmovable(device), "a", None],))
+        assert len(caplog.messages) == (device == "meta")
+    (said,) = caplog.messages
+    assert said.startswith("the tensors of a Unmovable stay on meta (nodes), while the model is on cpu")
+    assert "expected a method `to(device)`" in said
+
+
 # ---- samples
 
 
@@ -151,6 +168,8 @@ COLUMN = torch.zeros(6)
         (Labelled(images(2), torch.zeros(9, 6)), 2),
         ([Labelled(image, 0) for image in images(2)], 2),
         (([Labelled(image, 0) for image in images(3)], torch.zeros(3)), 3),
+        ((tuple(Labelled(image, 0) for image in images(2)), torch.zeros(2)), 2),
+        ((Labelled(COLUMN, 0), Labelled(COLUMN, 1)), 6),
         (({"a": Labelled(COLUMN, 0)}, torch.zeros(9)), 6),
         (torch.tensor(1), 1),
         (["a"], 1),

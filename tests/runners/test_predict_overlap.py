@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 from lineside.bus import Bus
 from lineside.runners import Predictor, Run, WouldDeadlock
@@ -201,20 +202,32 @@ def test_hooks_are_called_in_the_thread_of_the_run_with_the_batch_whose_stage_it
 # ---- threads
 
 
-def test_a_source_is_read_and_closed_by_one_thread() -> None:
-    readers: set[int] = set()
+@pytest.mark.parametrize("kind", ["generator", "dataset"])
+def test_a_source_is_read_and_closed_by_one_thread(kind: str) -> None:
+    readers: list[int] = []
 
     def source() -> Iterator[int]:
         try:
             for i in range(20):
-                readers.add(threading.get_ident())
+                readers.append(threading.get_ident())
                 yield i
         finally:
-            readers.add(threading.get_ident())
+            readers.append(threading.get_ident())
+            raise ConnectionError("not closed well")
 
-    with doubler(batch_size=1).stream(source()) as stream:
-        assert [next(stream) for _ in range(10)] == [2 * i for i in range(10)]
-    assert len(readers) == 1
+    class Streamed(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            return source()
+
+    stream = doubler(batch_size=1).stream(source() if kind == "generator" else Streamed())
+    assert [next(stream) for _ in range(10)] == [2 * i for i in range(10)]
+    run = stream.run
+    stream.close()
+    assert run is not None
+    with pytest.raises(ConnectionError, match="not closed well"):
+        run.result(PATIENCE)
+    assert len(readers) > 10
+    assert len(set(readers)) == 1
 
 
 def completes(predictor: Predictor[int]) -> None:

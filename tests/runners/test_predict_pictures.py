@@ -178,3 +178,15 @@ def test_links_to_other_folders_are_followed_once_and_never_in_a_circle(tmp_path
     (outside / "deep" / "back").symlink_to(outside)
     (outside / "home").symlink_to(inside)
     assert red().run(inside).results == (2, 1)
+
+
+def test_a_link_that_leads_above_the_folder_or_into_a_linked_one_doubles_no_picture(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    paint(inside / "own" / "1.png", 1)
+    paint(outside / "deep" / "2.png", 2)
+    paint(inside / ".hidden" / "3.png", 3)
+    (inside / "above").symlink_to(tmp_path)
+    (inside / "away").symlink_to(outside)
+    (inside / "deep").symlink_to(outside / "deep")
+    (inside / "unhidden").symlink_to(inside / ".hidden")
+    assert sorted(red().run(inside).results) == [1, 2, 3]

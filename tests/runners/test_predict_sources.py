@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -222,6 +224,17 @@ def test_a_list_that_may_be_of_samples_or_of_columns_is_refused(size: int | None
         inputs_of(loader)
 
 
+def test_samples_of_several_classes_may_be_left_as_they_are() -> None:
+    pictures = [read_picture(kind) for kind in ("JPEG", "PNG", "JPEG")]
+    assert inputs_of(DataLoader(Samples(pictures), batch_size=3, collate_fn=list)) == pictures
+
+
+def test_a_list_of_arrays_of_several_types_that_may_be_samples_is_refused() -> None:
+    arrays = [np.zeros((5, 4), np.uint8), np.zeros((6, 4), np.uint16)]
+    with pytest.raises(SourceUnusable, match="which may hold a batch's samples, or inputs and what belongs to them"):
+        inputs_of(DataLoader(Samples(arrays), batch_size=2, collate_fn=list))
+
+
 @pytest.mark.parametrize("around", ["nothing", "a subset", "a loader without batches", "a loader"])
 def test_a_dataset_has_the_same_inputs_in_and_out_of_a_loader(around: str) -> None:
     points = torch.arange(6.0).reshape(3, 2)
@@ -234,6 +247,13 @@ def test_a_dataset_has_the_same_inputs_in_and_out_of_a_loader(around: str) -> No
         }
         results = Predictor(nn.Identity(), device="cpu").run(sources[around]).results
         assert [plain(one) for one in results] == plain(points)
+
+
+def read_picture(kind: str) -> Image.Image:
+    """Return a picture of the class that Pillow has for files of that kind."""
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, kind)
+    return Image.open(file)
 
 
 def test_tuples_of_other_sources_are_inputs_as_they_are() -> None:
