@@ -122,7 +122,8 @@ class Bus(Closing):
         if window < 1 or window_bytes < 1 or not all(0 <= seconds < float("inf") for seconds in times):
             raise PolicyRefused(
                 f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}, "
-                f"close_timeout={close_timeout!r}: expected positive sizes and times of 0 or more seconds"
+                f"close_timeout={close_timeout!r}: expected positive sizes and times of 0 or more seconds",
+                "make a bus",
             )
         self._close_timeout = close_timeout
         self._inbox = Inbox(limit=window)
@@ -467,7 +468,7 @@ class Bus(Closing):
 
     def _recorder(self, what: str) -> Subscription:
         if self._archive is None or self._sequencer.recorder is None:
-            raise PolicyRefused(f"{what}() waits for the journal, and this bus keeps none; make it as Bus('runs/')")
+            raise PolicyRefused("it waits for the journal, and this bus keeps none; make it as Bus('runs/')", what)
         return self._sequencer.recorder
 
     def _flushing(self, timeout: float | None, recorder: Subscription) -> Waits[None]:

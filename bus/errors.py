@@ -36,10 +36,10 @@ class CallbackRefused(BusError, TypeError):
 
 
 class PolicyRefused(BusError, ValueError):
-    """Keywords of a subscription that are unknown, out of range or contradictory."""
+    """Keywords of a bus or a subscription that are unknown, out of range or contradictory."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"cannot subscribe: {reason}")
+    def __init__(self, reason: str, attempted: str = "subscribe") -> None:
+        super().__init__(f"cannot {attempted}: {reason}")
 
 
 class RunIdRefused(BusError, ValueError):

@@ -13,6 +13,7 @@ from ..schemas import Event
 from .bell import Bell
 from .calls import AsyncCall, SyncCall
 from .errors import CallbackRefused
+from .policy import refuse_generator
 from .portal import Portal
 from .serving import serve
 from .subscription import Subscription
@@ -113,8 +114,11 @@ class LoopLane:
         for event in self._subscription.deliver(events):
             try:
                 answer = await self._call(event)
-                if answer is not None and isinstance(answer, Coroutine):  # of a plain function that wraps an async one
-                    await answer
+                if answer is not None:
+                    if isinstance(answer, Coroutine):  # of a plain function that wraps an async one
+                        await answer
+                    else:
+                        refuse_generator(self._callback, answer)
             except (Exception, SystemExit, asyncio.CancelledError) as error:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -210,14 +214,19 @@ class Caller:
         for event in self._subscription.deliver(events):
             try:
                 answer = self._call(event)
-                if answer is not None and isinstance(answer, Coroutine):
-                    answer.close()
-                    raise CallbackRefused(
-                        self._callback,
-                        "it returned a coroutine, which nobody awaits in a thread; subscribe the async function itself",
-                    )
+                if answer is not None:
+                    self._refuse(answer)
             except BaseException as error:
                 self._subscription.fail(type(event), event.seq, error)
+
+    def _refuse(self, answer: object) -> None:
+        if isinstance(answer, Coroutine):
+            answer.close()
+            raise CallbackRefused(
+                self._callback,
+                "it returned a coroutine, which nobody awaits in a thread; subscribe the async function itself",
+            )
+        refuse_generator(self._callback, answer)
 
     def close(self) -> None:
         """Let the callback give back what it holds, and what was made around it."""

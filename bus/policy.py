@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
+from types import AsyncGeneratorType, GeneratorType
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
@@ -149,6 +150,16 @@ def is_generator(callback: Callable[..., Any]) -> bool:
     """Return whether calling `callback` gives a generator, and so runs nothing of it."""
     functions = _functions(callback)
     return any(map(inspect.isgeneratorfunction, functions)) or any(map(inspect.isasyncgenfunction, functions))
+
+
+def refuse_generator(callback: object, answer: object) -> None:
+    """Refuse the `answer` of a call of `callback` that is a generator, e.g. of a function that calls one.
+
+    Raises:
+        CallbackRefused: it is.
+    """
+    if isinstance(answer, (GeneratorType, AsyncGeneratorType)):
+        raise CallbackRefused(callback, "it returned a generator, of which nothing runs; iterate over it there")
 
 
 def _functions(callback: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:

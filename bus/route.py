@@ -17,10 +17,13 @@ NUMBERS: tuple[object, ...] = (int, float, bool, int | None, float | None, dict[
 """Types of fields that weigh next to nothing."""
 
 BUILD_SECONDS = 1.0
-"""Longest time that a fork waits for a class to be built."""
+"""Longest time that a fork waits for a class to be built, or for its first event."""
 
 _building = threading.RLock()
-"""Held while pydantic builds a class: a child that was forked meanwhile would find pydantic's lock held for ever."""
+"""Held while pydantic builds a class, and validates an event of it for the first time.
+
+Both take locks, and let other threads run meanwhile: a child that was forked then would find them held for ever.
+"""
 
 
 def _let_fork() -> None:
@@ -60,6 +63,11 @@ class Route:
         """Position of the newest event."""
         self.offered = 0
         """Events of the current slice."""
+
+    def validate_first(self, fields: Any) -> Event:
+        """Build the first event."""
+        with _building:
+            return self.validate(fields)
 
 
 def _validator(cls: type[Event]) -> Callable[[Any], Event]:

@@ -347,7 +347,7 @@ class Sequencer:
         try:
             if isinstance(what, type):
                 fields["time"] = NOT_YET  # spares the default's look at the clock
-                event: Event = route.validate(fields)
+                event: Event = route.validate(fields) if route.last else route.validate_first(fields)
             else:
                 event = what.model_copy()
         except BaseException as error:  # a validator is the user's code

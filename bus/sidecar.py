@@ -20,6 +20,7 @@ from ..schemas import Event
 from .calls import SyncCall, retry
 from .lanes import close_callback
 from .parcel import Misfit, Parcel, Unpacker
+from .policy import refuse_generator
 from .process import Job
 
 REPORT_SECONDS = 0.05
@@ -106,6 +107,8 @@ def _awaited(callback: Callable[[Event], Any]) -> SyncCall:
         answer = callback(event)
         if isinstance(answer, Coroutine):
             runner.run(answer)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            refuse_generator(callback, answer)
 
     return call
 

@@ -336,8 +336,10 @@ class Subscription:
                         self.delivered += 1
                     if once:
                         self.end()
-                if waiters and not self.leftover and self._awaits(event.seq):
-                    self.settle(event.seq)
+                if not self.leftover:
+                    self.handled = event.seq
+                    if waiters and self._awaits(event.seq):
+                        self.settle(event.seq)
         finally:
             self.seconds += time.perf_counter() - begin
         if self.leftover and self.durable is not None:

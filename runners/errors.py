@@ -79,9 +79,9 @@ def _list(lines: Iterable[str]) -> str:
 class InvalidHook(RunnerError, TypeError):
     """A hook or callback that is not callable, or takes other arguments than it will get."""
 
-    def __init__(self, callback: object, expected: str, problem: str) -> None:
+    def __init__(self, callback: object, expected: str, problem: str, attempted: str = "registered") -> None:
         name = getattr(callback, "__qualname__", repr(callback))
-        super().__init__(f"{name} cannot be registered: {problem}; expected {expected}")
+        super().__init__(f"{name} cannot be {attempted}: {problem}; expected {expected}")
 
 
 class UnreachableStage(RunnerError, ValueError):
@@ -132,10 +132,11 @@ class IncompleteRecipe(RunnerError, LookupError):
 class RunnerBusy(RunnerError, RuntimeError):
     """The runner is running already."""
 
-    def __init__(self, runner: str, run: str) -> None:
+    def __init__(self, runner: str, run: str, *, predicts: bool = False) -> None:
+        gathers = "; many requests at a time share the batches of one PredictionService(predictor)" if predicts else ""
         super().__init__(
             f"this {runner} is busy with run {run!r}: a runner does one run at a time; "
-            f"wait for it (`await run`, `run.result()`), or make another {runner}"
+            f"wait for it (`await run`, `run.result()`), or make another {runner}{gathers}"
         )
 
 

@@ -7,7 +7,7 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable
-from types import TracebackType
+from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ..bus.cells import did
@@ -63,8 +63,16 @@ class Hook(Generic[E, T]):
         return is_async(inspect.unwrap(self._function))
 
     def __call__(self, event: E, runner: T) -> object:
-        """Call the function."""
-        return self._function(event, runner)
+        """Call the function.
+
+        Raises:
+            InvalidHook: it returns a generator, of which nothing runs.
+        """
+        answer = self._function(event, runner)
+        if isinstance(answer, (GeneratorType, AsyncGeneratorType)):
+            problem = "it returned a generator, of which nothing runs"
+            raise InvalidHook(self._function, "a function that iterates over it", problem, "called")
+        return answer
 
     def remove(self) -> None:
         """Take the hook off, from the next stage on. Removing it twice is fine."""

@@ -65,7 +65,7 @@ class Loss:
                 "`return loss, {'accuracy': accuracy}`",
             )
         loss = cls.of(value[0])
-        for name, number in cast("Mapping[str, object]", reported).items():
+        for name, number in cast("Mapping[object, object]", reported).items():
             _check_reported(name, number, loss)
         return cls(loss.total, loss.parts, value[1])
 
@@ -80,7 +80,11 @@ class Loss:
         return {**self.parts, **self.reported} if self.reported else self.parts
 
 
-def _check_reported(name: str, number: object, loss: Loss) -> None:
+def _check_reported(name: object, number: object, loss: Loss) -> None:
+    if not isinstance(name, str):
+        raise InvalidObjective(
+            f"the step reports a number beside its loss under {name!r}, a {type(name).__qualname__}", "name it by a str"
+        )
     if name in loss.parts:
         raise InvalidObjective(
             f"the step reports {name!r} beside its loss, which has a part of that name", "report it by another name"

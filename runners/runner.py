@@ -309,7 +309,7 @@ class Runner(Steered, ABC, Generic[C, R]):
 
     def _occupy(self) -> None:
         if not self._busy.acquire(blocking=False):
-            raise RunnerBusy(type(self).__name__, self.run_id)
+            raise RunnerBusy(type(self).__name__, self.run_id, predicts=self.kind == "predict")
 
     @contextmanager
     def _occupied(self) -> Generator[None]:

@@ -289,7 +289,8 @@ class TrackedRun(Steered, Tracked):
     def _ending(self, error: BaseException | None) -> Ending:
         if isinstance(error, KeyboardInterrupt):
             return Ending("stopped", REASON)
-        if isinstance(error, asyncio.CancelledError):  # of its task; or a kernel's interrupt, within an async cell
+        # Of its task, or of the generator that it is written in; or a kernel's interrupt, within an async cell.
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
             return Ending("stopped", self._control.reason or "cancelled")
         if isinstance(error, SystemExit) and not error.code:
             return Ending("stopped", self._control.reason or "exit")

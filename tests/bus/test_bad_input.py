@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -46,6 +46,10 @@ class Taker:
 
     async def async_yielding(self, event: Event) -> AsyncIterator[None]:
         yield
+
+
+def return_generator(event: Event) -> object:
+    return Taker().yielding(event)
 
 
 class Yielding:
@@ -161,7 +165,7 @@ def test_a_stream_refuses_what_is_for_callbacks(bus: Bus, keyword: dict[str, Any
     ids=str,
 )
 def test_a_bus_of_impossible_size_is_refused(setting: dict[str, Any]) -> None:
-    with pytest.raises(PolicyRefused, match="expected positive sizes and times of 0 or more seconds"):
+    with pytest.raises(PolicyRefused, match="^cannot make a bus: .*expected positive sizes and times of 0 or more"):
         Bus(**setting)
 
 
@@ -217,6 +221,17 @@ def test_a_plain_function_that_returns_a_coroutine_is_told_that_nobody_awaits_it
     bus.drain()
     assert (subscription.stats.delivered, subscription.stats.failed) == (0, 1)
     assert "returned a coroutine, which nobody awaits in a thread; subscribe the async function itself" in caplog.text
+
+
+@pytest.mark.parametrize("lane", ["thread", "loop", "process"])
+def test_a_plain_function_that_returns_a_generator_is_told_that_nothing_of_it_runs(
+    bus: Bus, lane: Literal["thread", "loop", "process"], caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = bus.subscribe(return_generator, Tick, lane=lane)
+    bus.publish(Tick, n=1)
+    bus.drain()
+    assert (subscription.stats.delivered, subscription.stats.failed) == (0, 1)
+    assert "it returned a generator, of which nothing runs; iterate over it there" in caplog.text
 
 
 async def test_a_coroutine_that_a_plain_function_returns_on_the_loop_is_awaited() -> None:

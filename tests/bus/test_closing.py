@@ -149,6 +149,19 @@ def test_a_block_gives_its_subscribers_as_long_as_its_bus_says() -> None:
 
 
 @EVERY_KIND
+def test_what_was_handled_of_a_batch_is_not_reported_as_left(kind: Kind) -> None:
+    stuck = Gated()
+    with Bus() as bus:
+        collect(bus, kind, Tick, lambda event: stuck(event) if event.n == 2 else None, name="slow")
+        for n in range(5):
+            bus.publish(Tick, n=n)
+        assert stuck.entered.wait(PATIENCE)
+        report = bus.close(0.2)
+    stuck.open()
+    assert report.left == {"slow": 3}
+
+
+@EVERY_KIND
 def test_what_fails_while_the_bus_is_closed_is_announced(kind: Kind, tmp_path: Path) -> None:
     let_go = threading.Event()
 

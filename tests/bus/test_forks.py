@@ -116,6 +116,45 @@ def test_three_hundred_forks_under_load_neither_hang_nor_disturb_the_parent() ->
     assert done.stdout.startswith("300 forks")
 
 
+def test_a_fork_waits_until_the_first_event_of_a_class_is_validated() -> None:
+    """What pydantic makes ready on the way would never be ready in the child."""
+    done = run_script(
+        """
+        import os, threading
+
+        forking, forked, validating = threading.Event(), threading.Event(), threading.Event()
+        found = []
+
+        from pydantic import field_validator
+        from lineside.bus import Bus
+        from lineside.schemas import Event
+
+        os.register_at_fork(before=forking.set, after_in_parent=forked.set)
+
+        class Tick(Event):
+            n: int
+
+            @field_validator("n")
+            @classmethod
+            def take_long(cls, n):
+                validating.set()
+                assert forking.wait(30)
+                found.append(forked.wait(0.2))
+                return n
+
+        with Bus() as bus:
+            bus.subscribe(lambda event: None, Tick)
+            bus.publish(Tick, n=1)
+            assert validating.wait(30)
+            if (pid := os.fork()) == 0:
+                os._exit(0)
+            os.waitpid(pid, 0)
+        print(found)
+        """
+    )
+    assert done.stdout == "[False]\n"
+
+
 def test_a_child_warns_once_and_ignores_what_it_publishes(bus: Bus) -> None:
     got: list[Beat] = []
     bus.subscribe(got.append, Tick)

@@ -222,6 +222,12 @@ def test_a_generator_function_which_a_call_would_not_run_is_refused_as_a_hook(tr
         trainer.add_callback("on_train_epoch_end", partial(hook, None))
 
 
+def test_a_plain_hook_that_returns_a_generator_ends_the_run(trainer: Trainer) -> None:
+    trainer.hook(TrainEpochEnd)(lambda event, runner: with_yield(event, runner))
+    with pytest.raises(InvalidHook, match="it returned a generator, of which nothing runs; expected a function that"):
+        trainer.run()
+
+
 def test_partials_methods_and_callables_with_defaults_are_accepted(trainer: Trainer) -> None:
     calls: list[object] = []
 

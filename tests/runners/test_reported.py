@@ -135,6 +135,7 @@ REFUSED: list[tuple[Callable[[Tensor], Any], str]] = [
         lambda loss: (loss, {"recall": torch.zeros(3)}),
         r"recall, which the step reports .*, is a tensor of shape \(3,\)",
     ),
+    (lambda loss: (loss, {0: 0.5}), "the step reports a number beside its loss under 0, a int; name it by a str"),
     (lambda loss: (loss, {"recall": "high"}), "recall, .*, is 'high'; expected a number or a tensor with one element"),
     (lambda loss: (None, {"recall": 1.0}), "loss is None of type NoneType"),
 ]

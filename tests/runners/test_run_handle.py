@@ -415,11 +415,19 @@ def test_a_runner_does_one_run_at_a_time_and_then_another(tmp_path: Path) -> Non
     gate = Gate(trainer)
     run = trainer.start()
     for again in (trainer.start, trainer.run):
-        with pytest.raises(RunnerBusy, match=f"this Trainer is busy with run '{run.id}'"):
+        with pytest.raises(RunnerBusy, match=f"this Trainer is busy with run '{run.id}'.*or make another Trainer$"):
             again()
     gate.open()
     run.result(PATIENCE)
     assert trainer.run().run != run.id
+
+
+def test_who_asks_a_busy_predictor_is_told_of_the_service_that_gathers_requests() -> None:
+    predictor = Predictor(nn.Identity(), device="cpu")
+    with predictor.stream([torch.zeros(1)] * 2) as results:
+        next(results)
+        with pytest.raises(RunnerBusy, match=r"another Predictor; many requests at a time .* PredictionService"):
+            predictor.run([torch.zeros(1)])
 
 
 # ---- waits that could never end

@@ -130,6 +130,20 @@ async def test_a_loop_whose_task_is_cancelled_or_runs_out_of_time_was_stopped(bu
     assert [(end.outcome, end.reason, end.error) for end in of(events, RunEnd)] == [("stopped", "cancelled", None)] * 2
 
 
+def test_a_loop_in_a_generator_that_is_left_was_stopped(bus: Bus, events: list[Event]) -> None:
+    def loop() -> Iterator[int]:
+        with bus.run() as run:
+            for batch in run.track(range(9)):
+                run.log(loss=1)
+                yield batch
+
+    batches = loop()
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    bus.drain(PATIENCE)
+    assert [(end.outcome, end.reason, end.error) for end in of(events, RunEnd)] == [("stopped", "cancelled", None)]
+
+
 @pytest.mark.parametrize(("code", "outcome"), [(None, "stopped"), (0, "stopped"), (3, "failed")])
 def test_a_program_that_exits_within_the_loop_stops_the_run_unless_it_says_that_it_failed(
     bus: Bus, events: list[Event], code: int | None, outcome: str
