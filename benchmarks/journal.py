@@ -23,7 +23,8 @@ from readers import BATCH
 
 from lineside import Bus
 from lineside.bus.journal import Durability, Journal
-from lineside.bus.journal.file import JournalWriter, Lines, Origin
+from lineside.bus.journal.file import Lines, Origin
+from lineside.bus.journal.writer import JournalWriter
 from lineside.schemas import Event, TrainBatchEnd, encode
 
 COMMIT = 512

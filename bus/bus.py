@@ -32,8 +32,8 @@ from .journal import Journal
 from .journal.archive import Archive
 from .journal.durable import Durable
 from .journal.errors import JournalDegraded
-from .journal.file import JournalWriter
 from .journal.recorder import COMMIT_SECONDS, Recorder
+from .journal.writer import JournalWriter
 from .lanes import Caller, LoopLane, ThreadLane
 from .log import Log
 from .policy import Lane, Mark, Overflow, Policy, PolicyKeywords, check_callback, check_policy, choose_lane

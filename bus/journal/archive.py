@@ -21,7 +21,8 @@ from ..log import Archived, Backlog
 from .chunks import Record
 from .claim import Claim
 from .durable import Durable
-from .file import JournalFile, JournalWriter, Lines
+from .file import JournalFile, Lines
+from .writer import JournalWriter
 
 logger = logging.getLogger("lineside.bus")
 

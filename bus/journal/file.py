@@ -1,4 +1,4 @@
-"""A journal file: the log of one bus on disk, chunk by chunk, in SQLite.
+"""A journal file: the log of one bus on disk, chunk by chunk, in SQLite; `writer.py` writes it.
 
 Exactly one connection ever writes to a file, that of the bus that made it: a bus never opens an older file to write.
 Readers can neither write nor checkpoint. SQLite from 3.7.0 to 3.51.2 may damage a file that two connections do that to.
@@ -13,12 +13,12 @@ import threading
 import weakref
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from .chunks import HEAD_BYTES, MANY, Chunk, Columns, Labels, Record, bit, bits, heads, pack, unpack
+from .chunks import HEAD_BYTES, MANY, Chunk, Labels, Record, bit, bits, heads, unpack
 from .connection import connect
 from .errors import JournalUnreadable
 
@@ -31,7 +31,7 @@ CAREFUL_STEPS = 20_000
 UNKNOWN = 1 << 40
 """Stands for the last position of a file that is too damaged to tell: there are fewer events in any."""
 
-_TABLES = """
+TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE kinds (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE origins (id INTEGER PRIMARY KEY, run TEXT NOT NULL, attempt INTEGER NOT NULL, rank INTEGER NOT NULL);
@@ -56,7 +56,7 @@ _GUARD = (
 """A checksum that SQLite itself can tell. The divisor is a prime, so that any flipped bit changes it."""
 _SOUND = f"coalesce(guard = {_GUARD}, 0)"
 """Whether a chunk's columns are as they were written."""
-_INSERT = (
+INSERT = (
     "INSERT INTO chunks (first, last, time, kinds, origins, checksum, heads, bodies, guard) "
     f"SELECT *, {_GUARD} FROM (SELECT ? AS first, ? AS last, ? AS time, ? AS kinds, ? AS origins, ?, ?, ?)"
 )
@@ -123,7 +123,7 @@ class Check(NamedTuple):
 
 
 class JournalFile:
-    """A connection to a journal file, for reading; `JournalWriter` is the one that writes.
+    """A connection to a journal file, for reading; `JournalWriter` is one that writes.
 
     Safe to use from several threads.
     """
@@ -164,7 +164,7 @@ class JournalFile:
         if version != VERSION:
             raise JournalUnreadable(self.path, f"it has version {version}, and this Lineside reads {VERSION}")
         tables = {sql for (sql,) in self._db.execute("SELECT sql FROM sqlite_master")}
-        if not tables.issuperset(statement.strip() for statement in _TABLES.split(";") if statement.strip()):
+        if not tables.issuperset(statement.strip() for statement in TABLES.split(";") if statement.strip()):
             raise JournalUnreadable(self.path, "what it says of its tables is damaged; copy what you can with sqlite3")
 
     def _one(self, statement: str, *values: object) -> Any:
@@ -352,12 +352,18 @@ class JournalFile:
     # -- what it is about, without reading it all --------------------------------------------------
 
     def counts(self, after: int, upto: int) -> Mapping[int, int]:
-        """Return how many events each origin has in the chunks between two positions, by its number."""
+        """Return how many events each origin has in the chunks between two positions, by its number.
+
+        Raises:
+            sqlite3.DatabaseError: the file is damaged.
+        """
         counts, sizes = Counter[int](), Counter[int]()
         with self._lock:
             # Not summed up by SQLite, which would read the heads for that.
             statement = "SELECT origins, length(heads) FROM chunks WHERE first > ? AND last <= ?"
             for origins, size in self._db.execute(statement, (after, upto)).fetchall():
+                if not (isinstance(origins, int) and isinstance(size, int) and origins > 0):
+                    raise sqlite3.DatabaseError("a chunk does not say what is in it")
                 sizes[origins] += size
             for origins, size in sizes.items():
                 number = origins.bit_length() - 1
@@ -490,110 +496,3 @@ def between(spans: Sequence[Span], last: int) -> list[Span]:
 def _mask(numbers: Collection[int] | None) -> int:
     """Return the bit set of `numbers`; of None, all bits."""
     return -1 if numbers is None else bits(numbers)
-
-
-class JournalWriter(JournalFile):
-    """The one connection that writes to a journal file. What it has not committed, nobody sees."""
-
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        super().__init__(connection, path)
-        self.position = 0
-        """Position up to which everything is committed."""
-
-    @classmethod
-    def create(cls, path: Path, durability: Durability, about: Mapping[str, str]) -> JournalWriter:
-        """Make the file at `path`, where there must be none.
-
-        Raises:
-            sqlite3.Error: it cannot be made.
-            FileExistsError: there is one.
-        """
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        writer = cls(connect(f"{path.absolute().as_uri()}?mode=rw"), path)
-        try:
-            writer._set_up("WAL", "FULL" if durability is Durability.POWER else "NORMAL", about)
-        except BaseException:
-            writer._db.close()
-            raise
-        return writer
-
-    @classmethod
-    def temporary(cls) -> JournalWriter:
-        """Make a file without a name, which is gone with the connection, or with the process."""
-        writer = cls(connect(""), Path())
-        writer._set_up("OFF", "OFF", {})
-        return writer
-
-    def _set_up(self, mode: str, synchronous: str, about: Mapping[str, str]) -> None:
-        self._db.execute(f"PRAGMA journal_mode = {mode}")
-        self._db.execute(f"PRAGMA synchronous = {synchronous}")
-        with self._transaction():
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            self._db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-            self._db.execute(f"PRAGMA application_id = {APPLICATION}")  # last: now it is one of ours
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Generator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._kinds.clear()  # some may have been new
-                self._origins.clear()
-                for checksums in self._checksums:
-                    checksums.clear()
-                with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def commit(self, lines: Lines, time: int) -> None:
-        """Write `lines` as one chunk, all of it or nothing; `time` (ms since 1970, UTC) is that of the first.
-
-        Positions without a line, from the last commit on, are noted as gaps: nothing will ever be there.
-
-        Raises:
-            sqlite3.Error: it could not be written.
-        """
-        last = lines.seqs[-1]
-        with self._transaction():
-            if last - self.position > len(lines.seqs):
-                written = (Span(seq, seq) for seq in lines.seqs)
-                gaps = between([Span(1, self.position), *written], last)
-                self._db.executemany("INSERT INTO gaps VALUES (?, ?)", gaps)
-            self._write(lines, time)
-        self.position = last
-
-    def save(self, marks: Sequence[tuple[str, str, int]], given_up: Sequence[tuple[str, str, int, str, str]]) -> None:
-        """Write how far durable subscriptions are, and what they gave up: see `bookmarks` and `set_aside`.
-
-        Raises:
-            sqlite3.Error: it could not be written.
-        """
-        with self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO bookmarks VALUES (?, ?, ?)", marks)
-            self._db.executemany("INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?)", given_up)
-
-    def _write(self, lines: Lines, time: int) -> None:
-        kinds = {name: number for number, name in self.kinds().items()}
-        origins = {origin: number for number, origin in self.origins().items()}
-        for name in dict.fromkeys(lines.names):
-            if name not in kinds:
-                kinds[name] = len(kinds)
-                self._db.execute("INSERT INTO kinds VALUES (?, ?)", (kinds[name], name))
-        for origin in dict.fromkeys(lines.origins):
-            if origin not in origins:
-                origins[origin] = len(origins)
-                self._db.execute("INSERT INTO origins VALUES (?, ?, ?, ?)", (origins[origin], *origin))
-        numbers = [kinds[name] for name in lines.names], [origins[origin] for origin in lines.origins]
-        chunk = pack(Columns(lines.seqs, *numbers, lines.bodies), self._labels)
-        self._db.execute(_INSERT, (chunk.first, chunk.last, time, *chunk[2:]))
-
-    def close(self) -> None:
-        """Close the file, as one that can be copied and read from anywhere if nobody reads it just now."""
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            self._db.execute("PRAGMA journal_mode = DELETE")
-        super().close()

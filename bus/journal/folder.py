@@ -22,11 +22,12 @@ from .chunks import Record
 from .claim import Claim, is_claimed
 from .durable import SetAside, unread
 from .errors import JournalError, JournalRefused, JournalUnreadable, PruneFailed, UnknownRun
-from .file import SUFFIX, Check, Durability, JournalFile, JournalWriter, opens
+from .file import SUFFIX, Check, Durability, JournalFile, opens
 from .filesystem import network_filesystem, refuse_unreadable
 from .pruning import UNREAD, Retention, choose, remove
 from .runs import Look, RunSummary, Trace, look, summarize
 from .tail import Gap, Tail
+from .writer import JournalWriter
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -223,9 +223,9 @@ def test_a_plain_function_that_returns_a_coroutine_is_told_that_nobody_awaits_it
     assert "returned a coroutine, which nobody awaits in a thread; subscribe the async function itself" in caplog.text
 
 
-@pytest.mark.parametrize("lane", ["thread", "loop", "process"])
+@pytest.mark.parametrize("lane", ["thread", "loop"])
 def test_a_plain_function_that_returns_a_generator_is_told_that_nothing_of_it_runs(
-    bus: Bus, lane: Literal["thread", "loop", "process"], caplog: pytest.LogCaptureFixture
+    bus: Bus, lane: Literal["thread", "loop"], caplog: pytest.LogCaptureFixture
 ) -> None:
     subscription = bus.subscribe(return_generator, Tick, lane=lane)
     bus.publish(Tick, n=1)

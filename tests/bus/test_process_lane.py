@@ -137,6 +137,15 @@ def test_a_failure_there_is_announced_here_with_its_traceback(workers: Any, log:
     assert 'raise ValueError(f"no {number(event)}")' in failures[0].error.traceback
 
 
+def test_a_function_that_returns_a_generator_there_has_failed(workers: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with Bus() as bus:
+        subscription = bus.subscribe(workers.return_generator, workers.Job, lane="process")
+        bus.publish(workers.Job, n=1)
+        bus.drain()
+        assert (subscription.stats.delivered, subscription.stats.failed) == (0, 1)
+    assert "it returned a generator, of which nothing runs; iterate over it there" in caplog.text
+
+
 def test_many_failures_there_switch_it_off(workers: Any) -> None:
     with Bus() as bus:
         subscription = bus.subscribe(workers.fail, workers.Job, lane="process", max_failures=2)

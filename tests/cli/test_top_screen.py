@@ -11,7 +11,8 @@ import pytest
 from lineside.bus import Bus
 from lineside.bus.journal import Durability, Journal, Origin
 from lineside.bus.journal.claim import Claim
-from lineside.bus.journal.file import JournalWriter, Lines
+from lineside.bus.journal.file import Lines
+from lineside.bus.journal.writer import JournalWriter
 from lineside.schemas import (
     BatchEnd,
     ErrorInfo,

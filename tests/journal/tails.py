@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from lineside.bus.journal import Gap, Origin, Tail, Told
 from lineside.bus.journal.claim import Claim
-from lineside.bus.journal.file import Durability, JournalWriter, Lines
+from lineside.bus.journal.file import Durability, Lines
+from lineside.bus.journal.writer import JournalWriter
 
 RUNS = ("first", "second")
 NAMES = ("Step", "Done", "Odd")

@@ -20,8 +20,9 @@ import pytest
 from lineside.bus import Bus
 from lineside.bus.journal import Gap, InvalidPosition, Journal, JournalRefused, JournalUnreadable, Origin, Tail, Told
 from lineside.bus.journal.claim import Claim
-from lineside.bus.journal.file import Durability, JournalFile, JournalWriter, Lines
+from lineside.bus.journal.file import Durability, JournalFile, Lines
 from lineside.bus.journal.pruning import remove
+from lineside.bus.journal.writer import JournalWriter
 from lineside.schemas import decode
 
 from .support import Done, Step, program, written

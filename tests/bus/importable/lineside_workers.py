@@ -81,6 +81,10 @@ def fail(event: Event) -> None:
     write(number(event))
 
 
+def return_generator(event: Event) -> object:
+    return (number(event) for _ in range(1))
+
+
 def fail_once(event: Event) -> None:
     """Fail at the first call, whichever process it is in."""
     write(number(event))
