@@ -118,8 +118,7 @@ class Bus(Closing):
         latency: float = 0.05,
         close_timeout: float = CLOSE_SECONDS,
     ) -> None:
-        times = (latency, close_timeout)
-        if window < 1 or window_bytes < 1 or not all(0 <= seconds < float("inf") for seconds in times):
+        if not (_are_sizes(window, window_bytes) and _are_seconds(latency, close_timeout)):
             raise PolicyRefused(
                 f"window={window!r}, window_bytes={window_bytes!r}, latency={latency!r}, "
                 f"close_timeout={close_timeout!r}: expected positive sizes and times of 0 or more seconds",
@@ -586,3 +585,11 @@ def _at_exit(bus: Bus) -> None:
 
     atexit.register(close)
     weakref.finalize(bus, atexit.unregister, close).atexit = False
+
+
+def _are_sizes(*values: object) -> bool:
+    return all(isinstance(value, int) and value > 0 for value in values)
+
+
+def _are_seconds(*values: object) -> bool:
+    return all(isinstance(value, (int, float)) and 0 <= value <= threading.TIMEOUT_MAX for value in values)

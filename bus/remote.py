@@ -227,8 +227,11 @@ class RemoteStream(Generic[E]):
 
     async def _events(self) -> AsyncGenerator[E]:
         pause = _FIRST_PAUSE
+        end: RunEnd | None = None
         while True:
             try:
+                if end is not None and await self._is_over(end):  # the service was lost before it could say so
+                    return
                 async for block in self._blocks():
                     pause = _FIRST_PAUSE
                     self._lost = None
@@ -237,8 +240,10 @@ class RemoteStream(Generic[E]):
                         continue
                     if isinstance(event, self._types):
                         yield event  # type: ignore[misc]  # it is one of the types that E stands for
-                    if isinstance(event, RunEnd) and await self._is_over(event):
-                        return
+                    if isinstance(event, RunEnd):
+                        end = event
+                        if await self._is_over(end):
+                            return
                 self._note_loss("the service said goodbye")
             except httpx.TransportError as error:
                 self._note_loss(_said(error))
@@ -276,13 +281,22 @@ class RemoteStream(Generic[E]):
         return event
 
     async def _is_over(self, end: RunEnd) -> bool:
-        """Return whether nothing comes after `end`: another rank may be there still, or the run have been resumed."""
+        """Return whether nothing comes after `end`: another rank may be there still, or the run have been resumed.
+
+        Raises:
+            httpx.TransportError: the service cannot say now.
+            ServiceRefusal: it will not.
+        """
         if end.rank:
             return False
         try:
             summary = await self._remote.run(self.run)
-        except ServiceLost:
-            return False
+        except ServiceLost as error:
+            raise httpx.ConnectError(str(error)) from None
+        except ServiceRefusal as error:
+            if error.status < 500:
+                raise
+            raise httpx.RemoteProtocolError(str(error)) from None
         return summary.state in ("finished", "failed") and summary.attempt == end.attempt
 
     def _note_loss(self, reason: str) -> None:

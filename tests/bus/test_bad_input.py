@@ -161,6 +161,9 @@ def test_a_stream_refuses_what_is_for_callbacks(bus: Bus, keyword: dict[str, Any
         {"latency": float("inf")},
         {"close_timeout": -1},
         {"close_timeout": float("inf")},
+        {"close_timeout": 1e12},
+        {"close_timeout": "5"},
+        {"window": None},
     ],
     ids=str,
 )

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import lineside
-from lineside import FitEpochEnd, RunEnd, TrainBatchEnd
+from lineside import FitEpochEnd, RunEnd, RunStart, TrainBatchEnd
 from lineside.bus import Bus, RunIdRefused
-from lineside.bus.remote import ServiceLost, ServiceRefusal
+from lineside.bus.journal import RunSummary
+from lineside.bus.remote import Remote, ServiceLost, ServiceRefusal
 from lineside.bus.service import service
 from lineside.schemas import Event, UnknownEventName
 
@@ -114,6 +115,27 @@ async def test_a_stream_is_typed_and_ends_with_the_run(tmp_path: Path) -> None:
             assert [type(event) async for event in remote.stream("on_train_batch_end", RunEnd, run="run")] == kinds[
                 1::2
             ]
+
+
+@pytest.mark.parametrize("trouble", [ServiceLost("there", 0.0, "gone"), ServiceRefusal(503, "busy")], ids=repr)
+async def test_a_stream_ends_with_the_run_though_the_service_could_not_say_so_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("run")
+        begin(source)
+        end(source)
+    troubles, ask = [trouble, trouble], Remote.run
+
+    async def fail_at_first(remote: Remote, run: str) -> RunSummary:
+        if troubles:
+            raise troubles.pop()
+        return await ask(remote, run)
+
+    monkeypatch.setattr(Remote, "run", fail_at_first)
+    with served(tmp_path) as address:
+        async with lineside.connect(address, token=TOKEN) as remote, asyncio.timeout(PATIENCE):
+            assert [type(event) async for event in remote.stream(run="run")] == [RunStart, RunEnd]
 
 
 async def test_a_position_is_good_for_another_time(tmp_path: Path) -> None:
