@@ -13,7 +13,7 @@ import pytest
 from lineside.bus import Bus, PolicyRefused
 from lineside.bus.journal import Journal
 
-from .support import Done, Step, killed, program
+from .support import Done, Step, give_up, killed, program
 
 KILLS = int(os.environ.get("LINESIDE_KILLS", "10"))
 PATIENCE = 60.0
@@ -49,7 +49,7 @@ def test_what_was_not_handled_is_handled_by_the_next_bus(tmp_path: Path) -> None
             bus.publish(Step, n=n)
         assert enough.wait(PATIENCE)
         bus.flush()
-        bus.close(timeout=0.3)
+        give_up(bus)
     stuck.set()
     assert first == [0, 1, 2, 3, 4]
     again = handled(tmp_path)
