@@ -27,6 +27,7 @@ from ...schemas import (
     ExportEnd,
     ExportPhase,
     ExportStart,
+    FitEpochEnd,
     ModelSave,
     PredictEnd,
     PredictStart,
@@ -71,8 +72,8 @@ _LANES: dict[str, tuple[str, str]] = {
 }
 _LASTING = {wire_name(ModelSave): "save", wire_name(ExportPhase): "export"}
 """Lanes of the events that tell of something that is over."""
-_START, _END = wire_name(RunStart), wire_name(RunEnd)
-STAGES = frozenset({name for pair in _LANES.values() for name in pair} | _LASTING.keys() | {_START, _END})
+_START, _END, _FIT = wire_name(RunStart), wire_name(RunEnd), wire_name(FitEpochEnd)
+STAGES = frozenset({name for pair in _LANES.values() for name in pair} | _LASTING.keys() | {_START, _END, _FIT})
 
 Lane = Literal["train", "val", "save", "predict", "export"]
 
@@ -204,6 +205,8 @@ class History:
         self._batches = Columns()
         self._sampled = False
         self._step = 0
+        self._validated = -1
+        """The step after which it validated last."""
         self._spans: list[Span] = []
         self._open: dict[str, tuple[float, str]] = {}
         self._newest = 0.0
@@ -330,17 +333,24 @@ class History:
                 self._open[lane] = (time, _label(event))
             elif name == end and lane in self._open:
                 self._close(lane, *self._open.pop(lane)[:1], time, _label(event))
+        found = self._found(event)
+        if found and self._stages.admit(attempt, self._step):
+            self._stages.add(self._step, time, found)
+        self._newest = time
+
+    def _found(self, event: Mapping[str, Any]) -> list[tuple[str, object]]:
+        """Return what a stage has found, by series."""
+        name = event["type"]
         if name == wire_name(TrainEpochEnd):
             self._step = event["step"]
-            if self._stages.admit(attempt, self._step):
-                values = [(f"train/{part}", value) for part, value in event["losses"].items()]
-                self._stages.add(self._step, time, values)
-        elif name == wire_name(ValEnd) and not event.get("aside") and self._stages.admit(attempt, self._step):
-            values = [(f"val/{metric}", value) for metric, value in event["metrics"].items()]
-            values += [(f"val_loss/{part}", value) for part, value in event["losses"].items()]
-            values += [("fitness", event["fitness"])] if event["fitness"] is not None else []
-            self._stages.add(self._step, time, values)
-        self._newest = time
+            return _under("train", event["losses"])
+        if name == wire_name(ValEnd) and not event.get("aside"):
+            self._validated = self._step
+            fitness = [("fitness", event["fitness"])] if event["fitness"] is not None else []
+            return [*_under("val", event["metrics"]), *_under("val_loss", event["losses"]), *fitness]
+        if name == _FIT and not event.get("final") and self._validated != self._step:
+            return _under("val", event["metrics"])  # of a loop of the user's own, which has no events of a validation
+        return []
 
     def _close(self, lane: str, begin: float, end: float, label: str) -> None:
         self._spans.append(_span(lane, begin, end, label))
@@ -355,9 +365,11 @@ def _take_batch(columns: Columns, attempt: int, event: Mapping[str, Any]) -> Non
     step = event["step"]
     if columns.admit(attempt, step):
         values = [("loss", event["loss"]), ("step_seconds", event["seconds"])]
-        values += [(f"loss/{name}", value) for name, value in event["losses"].items()]
-        values += [(f"lr/{name}", value) for name, value in event["lr"].items()]
-        columns.add(step, _milliseconds(event), values)
+        columns.add(step, _milliseconds(event), [*values, *_under("loss", event["losses"]), *_under("lr", event["lr"])])
+
+
+def _under(group: str, values: Mapping[str, object]) -> list[tuple[str, object]]:
+    return [(f"{group}/{name}", value) for name, value in values.items()]
 
 
 def _span(lane: str, begin: float, end: float | None, label: str) -> Span:

@@ -34,7 +34,7 @@ from lineside.top.sampling import WHOLE, Reader
 from lineside.top.screen import Screen
 from lineside.top.watching import Folder
 
-from .watched import BATCHES, begin, drawn, end, judge, line, train
+from .watched import BATCHES, begin, drawn, end, judge, line, train, watched
 
 Lineside = Callable[..., Any]
 
@@ -132,14 +132,52 @@ def test_a_run_that_steps_end_is_as_far_as_its_steps(tmp_path: Path) -> None:
         train(source)
         train(source, epoch=1, batches=2)
         bus.flush()
-        folder = Folder(tmp_path)
-        folder.look()
-        folder.follow(folder.runs_now)
-        (run,) = folder.runs_now
+        run = watched(tmp_path)
         assert run.done == (6, 7)
         assert run.begin is not None
         assert run.follower.batch is not None
         assert run.seconds_left == pytest.approx((run.follower.batch.elapsed - run.begin.elapsed) / 6)
+
+
+def test_a_run_that_time_ends_is_as_far_as_its_time(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("seconds")
+        source.publish(RunStart, kind="train", model="Net", device="cpu", config={"epochs": 500, "max_seconds": 1e-6})
+        source.publish(PretrainRoutineEnd, parameters=1, trainable=1, batches=BATCHES, val_batches=None)
+        source.publish(TrainStart, epoch=0, epochs=500, batches=BATCHES, step=0)
+        train(source)
+        bus.flush()
+        run = watched(tmp_path)
+        assert run.follower.batch is not None
+        assert run.done == (run.follower.batch.elapsed, 1e-6)
+        assert run.seconds_left == 0
+
+
+def test_a_loop_of_ones_own_that_logs_other_values_has_no_loss(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run("own") as run:
+        for batch in run.track(range(4), epochs=2):
+            run.log(reward=batch)
+        run.log(accuracy=0.5)
+        for batch in run.track(range(4), epochs=2):
+            run.log(reward=batch)
+        bus.flush()
+        assert watched(tmp_path).loss is None
+        assert "nan" not in drawn(tmp_path)
+        assert "nan" not in drawn(tmp_path, "enter")
+
+
+def test_a_loss_that_is_lost_is_told(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        with bus.run(id="lost-at-last") as run:
+            for loss in run.track([0.5, float("nan")]):
+                run.log(loss=loss, reward=1)
+        bus.flush()
+        assert "nan" in line(drawn(tmp_path), "lost-at-last")
+        with bus.run(id="from-the-first") as run:
+            for _ in run.track(range(2)):
+                run.log(loss=float("nan"))
+        bus.flush()
+        assert "nan" in line(drawn(tmp_path), "from-the-first")
 
 
 def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing(tmp_path: Path) -> None:
@@ -149,10 +187,7 @@ def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing(tmp_path: Pat
         source.publish(TrainStart, epoch=0, epochs=2, batches=BATCHES, step=0)
         train(source)
         bus.flush()
-        folder = Folder(tmp_path)
-        folder.look()
-        folder.follow(folder.runs_now)
-        assert folder.runs_now[0].done == (1, 2)
+        assert watched(tmp_path).done == (1, 2)
 
 
 def test_what_has_several_lines_takes_one_line_of_the_page(tmp_path: Path) -> None:
@@ -184,6 +219,18 @@ def test_a_value_that_is_not_finite_is_what_a_curve_is_at(tmp_path: Path) -> Non
         shown = drawn(tmp_path, "enter")
     assert "loss nan   by step" in shown
     assert "accuracy nan   by epoch" in shown
+
+
+def test_what_a_loop_of_ones_own_found_after_an_epoch_is_drawn(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run("own") as run:
+        for value in (0.25, 0.5):
+            for _ in run.track(range(4)):
+                run.log(loss=1.5)
+            run.log(accuracy=value, loss=value)
+    shown = drawn(tmp_path, "enter")
+    assert "loss 1.5000   by step" in shown
+    assert "accuracy 0.5000   by epoch" in shown
+    assert "val loss 0.5000   by epoch" in shown
 
 
 def test_a_metric_that_was_never_finite_says_so(tmp_path: Path) -> None:
@@ -218,10 +265,7 @@ def test_a_resumed_run_is_one_row_whose_curve_goes_on(tmp_path: Path) -> None:
             source = bus.source("run", attempt=attempt)
             source.publish(RunStart, kind="train", model="Net", device="cpu")
             train(source, epoch=attempt - 1, loss=float(attempt))
-    folder = Folder(tmp_path)
-    folder.look()
-    folder.follow(folder.runs_now)
-    (run,) = folder.runs_now
+    run = watched(tmp_path)
     assert run.follower.curve.steps == [1, 2, 3, 4, 5, 6, 7, 8]
 
 

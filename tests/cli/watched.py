@@ -18,7 +18,7 @@ from lineside.schemas import (
     ValEnd,
 )
 from lineside.top.screen import Screen
-from lineside.top.watching import Folder
+from lineside.top.watching import Folder, Watched
 
 BATCHES = 4
 
@@ -61,6 +61,15 @@ def drawn(folder: Path, *keys: str, columns: int = 160, lines: int = 40) -> str:
             screen.press(key)
         screen.look()
         return screen.draw(columns, lines).plain
+
+
+def watched(folder: Path) -> Watched:
+    """Return the only run of a folder, with its batches read."""
+    runs = Folder(folder)
+    runs.look()
+    runs.follow(runs.runs_now)
+    (run,) = runs.runs_now
+    return run
 
 
 def line(text: str, word: str) -> list[str]:

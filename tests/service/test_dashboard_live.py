@@ -95,7 +95,7 @@ def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing_and_an_epoch_
         expect(page.locator(".progress .left")).to_have_text("")
         expect(page.get_by_role("progressbar", name="Progress")).not_to_have_attribute("value", re.compile(""))
         # Nor has it a loss, which would be lost.
-        expect(page.locator(".chart h3")).to_have_text(["reward loss", "step time"])
+        expect(page.locator(".chart h3")).to_have_text(["reward", "step time"])
         expect(page.locator(".tile", has_text="loss")).to_have_count(0)
 
 
@@ -128,6 +128,31 @@ def test_what_comes_while_the_events_are_asked_for_is_drawn_though_the_curves_we
         expect(page.locator(".progress .where")).to_contain_text("epoch 3 of 4")
         expect(drawn(page, "loss")).to_have_attribute("aria-label", re.compile("^loss at 20 points"))
         expect(drawn(page, "accuracy")).to_have_attribute("aria-label", re.compile("^accuracy at 2 points"))
+
+
+def test_what_a_loop_of_ones_own_found_after_an_epoch_is_drawn_as_are_its_losses_of_that_name(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    with bus.run(id="own") as run:
+
+        def epoch(accuracy: float) -> None:
+            for batch in run.track(range(4)):
+                run.log(loss=batch, accuracy=0.1)
+            run.log(accuracy=accuracy, f1=accuracy, loss=accuracy)
+
+        epoch(0.25)
+        epoch(0.5)
+        bus.flush()
+        with visiting(browser, f"{address}/#/own") as page:
+            expect(drawn(page, "f1")).to_have_attribute("aria-label", re.compile("^f1 at 1 point"))
+            epoch(0.75)
+            bus.flush()
+            expect(drawn(page, "f1")).to_have_attribute("aria-label", re.compile("^f1 at 2 points"))
+            expect(page.locator(".chart h3")).to_have_text(["loss", "accuracy", "f1", "step time"])
+            for shared in ("loss", "accuracy"):
+                chart = page.locator(".chart", has=page.get_by_role("heading", name=shared, exact=True))
+                expect(chart.locator(".legend")).to_contain_text("train")
+                expect(chart.locator(".legend")).to_contain_text("val")
 
 
 def test_a_stage_that_ended_before_the_stages_were_answered_ends_none_that_began_since(

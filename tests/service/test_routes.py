@@ -178,6 +178,17 @@ def test_the_series(http: TestClient) -> None:
     assert thin["min"] == thin["max"] == [1.0] * 4
 
 
+def test_what_a_loop_of_ones_own_found_after_an_epoch_is_a_series(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run(id="own") as run:
+        for accuracy in (0.25, 0.5):
+            for batch in run.track(range(4)):
+                run.log(loss=batch)
+            run.log(accuracy=accuracy)
+    with TestClient(service(tmp_path), "http://localhost") as http:
+        accuracy = http.get("/runs/own/metrics?series=val/accuracy").json()["series"]["val/accuracy"]
+        assert (accuracy["step"], accuracy["value"]) == ([4, 8], [0.25, 0.5])
+
+
 def test_a_resumed_run_counts_what_it_did_again_once(tmp_path: Path) -> None:
     with Bus(tmp_path) as bus:
         trained(bus)

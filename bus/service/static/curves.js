@@ -115,7 +115,7 @@ export class Curves {
   take(events) {
     let some = false;
     for (const event of events) {
-      if (event.rank || !/^(TrainBatchEnd|TrainEpochEnd|ValEnd)$/.test(event.type)) continue;
+      if (event.rank || !/^(TrainBatchEnd|TrainEpochEnd|ValEnd|FitEpochEnd)$/.test(event.type)) continue;
       this.main.take(event);
       some = true;
     }
@@ -213,16 +213,16 @@ function grouped(series) {
   const under = (/** @type {string} */ prefix) => names.filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
   /** @type {Group[]} */
   const groups = [];
-  const whole = series.has("loss") ? "loss" : "train/loss";
-  const total = [{ name: whole, label: "train" }, { name: "val_loss/loss", label: "val", dashed: true }].filter(({ name }) => series.has(name));
+  const partsOf = (/** @type {string} */ name, /** @type {string | undefined} */ trained) => [
+    ...(trained === undefined ? [] : [{ name: trained, label: "train" }]),
+    { name: `val_loss/${name}`, label: "val", dashed: true },
+    { name: `val/${name}`, label: "val", dashed: trained !== undefined, exact: true },
+  ].filter((part) => series.has(part.name));
+  const total = partsOf("loss", ["loss", "train/loss"].find((name) => series.has(name)));
   if (total.length && saysLoss(series)) groups.push({ title: "loss", parts: total, wide: true });
-  for (const name of under("val/")) groups.push({ title: name, parts: [{ name: `val/${name}`, label: "val", exact: true }] });
-  const parts = new Set([...under("loss/"), ...under("train/"), ...under("val_loss/")]);
-  parts.delete("loss"); // the whole
-  for (const part of parts) {
-    const trained = series.has(`loss/${part}`) ? `loss/${part}` : `train/${part}`;
-    const pair = [{ name: trained, label: "train" }, { name: `val_loss/${part}`, label: "val", dashed: true }].filter(({ name }) => series.has(name));
-    groups.push({ title: `${part} loss`, parts: pair });
+  for (const name of new Set([...under("val/"), ...under("loss/"), ...under("train/"), ...under("val_loss/")])) {
+    if (name === "loss") continue; // the whole
+    groups.push({ title: name, parts: partsOf(name, [`loss/${name}`, `train/${name}`].find((each) => series.has(each))) });
   }
   const isMetric = under("val/").some((name) => same(series.get(`val/${name}`)?.value, series.get("fitness")?.value));
   if (series.has("fitness") && !isMetric) groups.push({ title: "fitness", parts: [{ name: "fitness", label: "val", exact: true }] });

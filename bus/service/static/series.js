@@ -133,6 +133,9 @@ export class RunSeries {
         this.addAll("val_loss/", time, event.losses);
         if (event.fitness !== null) this.add("fitness", time, event.fitness);
         break;
+      case "FitEpochEnd": // what a loop of the user's own found; of ours, ValEnd has told it already
+        if (!event.final) this.addAll("val/", time, this.untold(event.metrics));
+        break;
       default:
     }
   }
@@ -156,6 +159,15 @@ export class RunSeries {
       for (const column of [series.step, series.time, series.value, series.min, series.max]) column.length = first;
       series.fresh = Math.min(series.fresh, first);
     }
+  }
+
+  /**
+   * @param {Record<string, unknown>} metrics
+   * @returns {Record<string, unknown>} those of them that were not told at this step
+   */
+  untold(metrics) {
+    const isTold = (/** @type {string} */ name) => this.series.get(name)?.step.at(-1) === this.step;
+    return Object.fromEntries(Object.entries(metrics).filter(([name]) => !isTold(`val/${name}`) && !isTold(`val_loss/${name}`)));
   }
 
   /**

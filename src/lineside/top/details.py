@@ -16,6 +16,7 @@ from lineside.bus.subscribers import text, wording
 from lineside.schemas import (
     EventsMissed,
     ExportPhase,
+    FitEpochEnd,
     JournalDegraded,
     JournalRecovered,
     ModelSave,
@@ -56,6 +57,7 @@ _LASTED = {
     wire_name(ExportPhase): "",
 }
 """What is said of each stage that is over."""
+_FIT = wire_name(FitEpochEnd)
 _ENVELOPE = frozenset({"type", "run", "attempt", "rank", "seq", "time", "elapsed"})
 
 
@@ -98,7 +100,8 @@ class Details:
         self.newest: deque[Happened] = deque(maxlen=NEWEST)
         self._readers: dict[Path, tuple[Reader, Reader, Reader]] = {}
         self._events: dict[Path, int] = {}
-        self._epoch = 0
+        self._validated = -1
+        """The epoch that was validated last, from 0."""
         self._attempt = 0
 
     def read(self, run: Watched) -> None:
@@ -117,7 +120,7 @@ class Details:
         if path not in self._readers:
             own = (self.run,)
             self._readers[path] = (
-                Reader(path, own, _LASTED.keys(), PLACES),
+                Reader(path, own, {*_LASTED, _FIT}, PLACES),
                 Reader(path, (self.run, ""), _SAID.keys(), PLACES),
                 Reader(path, own, None, 1),
             )
@@ -135,16 +138,27 @@ class Details:
 
     def _take_stage(self, attempt: int, event: Fields) -> None:
         name: str = event["type"]
-        whole = f"epoch {event['epoch'] + 1}" if "epoch" in event else event["format"]
-        self.stages.append(Stage(whole, _LASTED[name] or event["phase"], event["duration"]))
+        if name in _LASTED:
+            whole = f"epoch {event['epoch'] + 1}" if "epoch" in event else event["format"]
+            self.stages.append(Stage(whole, _LASTED[name] or event["phase"], event["duration"]))
         if attempt > self._attempt:
-            self._attempt = attempt
+            self._attempt, self._validated = attempt, -1
             for curve in self.metrics.values():
                 curve.cut(event.get("epoch", 0) + 1)
         if name == wire_name(ValEnd) and not event.get("aside"):
-            values = {**event["metrics"], **{f"val {part}": value for part, value in event["losses"].items()}}
-            for metric, value in values.items():
-                self.metrics.setdefault(metric, Curve(POINTS)).add(event["epoch"] + 1, float(value))
+            self._validated = event["epoch"]
+            self._extend(event["epoch"], event["metrics"])
+            self._extend(event["epoch"], {f"val {name}": value for name, value in event["losses"].items()})
+        elif name == _FIT and not event.get("final") and event["epoch"] != self._validated:
+            # Metrics of a loop of the user's own, which has no events of a validation; of ours they are told already.
+            named = (
+                (f"val {name}" if name in event["losses"] else name, value) for name, value in event["metrics"].items()
+            )
+            self._extend(event["epoch"], dict(named))
+
+    def _extend(self, epoch: int, values: Mapping[str, float | str]) -> None:
+        for name, value in values.items():
+            self.metrics.setdefault(name, Curve(POINTS)).add(epoch + 1, float(value))
 
     def _take_warning(self, record: Record) -> None:
         try:

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ class Follower:
         self._rank = 0
         self.loss: float | None = None
         """The newest loss; may be nan."""
+        self.says_loss = False
+        """Whether that is one: nan alone is also what a loop of the user's own says that logs none."""
         self.curve = Curve(points)
         """The loss, over optimizer steps; of a validation over batches."""
         self.batch: Batch | None = None
@@ -113,7 +116,7 @@ class Follower:
         self.batch = Batch(name, event["epoch"], event["batch"], event["batches"], event["elapsed"])
         if name == TRAINED:
             self.step = event["step"]
-            self._take_loss(event["step"], float(event["loss"]))
+            self._take_loss(event["step"], float(event["loss"]), named="loss" in event["losses"])
             self._mark(event, event["step"])
         elif name == PREDICTED:
             self._mark(event, 0)
@@ -130,8 +133,8 @@ class Follower:
         self.batch = None
         self.phases.clear()
 
-    def _take_loss(self, step: int, loss: float) -> None:
-        self.loss = loss
+    def _take_loss(self, step: int, loss: float, named: bool = True) -> None:
+        self.loss, self.says_loss = loss, self.says_loss or named or not isnan(loss)
         self.curve.add(step, loss)
 
     def _mark(self, event: Fields, step: int) -> None:

@@ -31,8 +31,8 @@ class _Limit(NamedTuple):
     """Something that ends a run when all of it is done."""
 
     done: float
-    total: int
-    before: int = 0
+    total: float
+    before: float = 0
     """How much was done before this attempt."""
 
 
@@ -72,8 +72,8 @@ class Watched:
         return max(self.start.world_size if self.start else 1, self.summary.ranks)
 
     @property
-    def done(self) -> tuple[float, int] | None:
-        """How much is done, and of how much: epochs, of a run without them batches or phases; None: nobody knows."""
+    def done(self) -> tuple[float, float] | None:
+        """How much is done, and of how much: epochs, steps, seconds, batches or phases; None: nobody knows."""
         nearest = max(self._limits(), key=lambda limit: limit.done / limit.total, default=None)
         return None if nearest is None else (nearest.done, nearest.total)
 
@@ -83,9 +83,12 @@ class Watched:
         if self.summary.kind == "train":
             if self.summary.epochs:
                 yield _Limit(self._epochs(), self.summary.epochs, begin.epoch if begin else 0)
-            steps = self.start.config.get("max_steps") if self.start and self.prepared else None
+            settings = self.start.config if self.start and self.prepared else {}
+            steps, seconds = settings.get("max_steps"), settings.get("max_seconds")
             if isinstance(steps, int) and steps > 0:
                 yield _Limit(self.follower.step, steps, begin.step if begin else 0)
+            if isinstance(seconds, (int, float)) and seconds > 0 and batch:
+                yield _Limit(batch.elapsed, seconds, begin.elapsed if begin else 0.0)
         elif self.summary.kind == "export":  # some formats have fewer phases
             yield _Limit(PHASES if self.summary.outcome == "completed" else len(self.follower.phases), PHASES)
         elif batch and batch.batches:
@@ -109,15 +112,16 @@ class Watched:
         if self.summary.state != "running" or batch is None:
             return None
         took = batch.elapsed - (self.begin.elapsed if self.begin else 0.0)
-        parts = ((limit.total - limit.done, limit.done - limit.before) for limit in self._limits())
+        parts = ((max(limit.total - limit.done, 0), limit.done - limit.before) for limit in self._limits())
         return min((took * rest / part for rest, part in parts if part > 0), default=None)
 
     @property
     def loss(self) -> float | None:
-        """The newest loss."""
-        if self.follower.loss is not None or self.fit is None:
-            return self.follower.loss
-        return next(iter(self.fit.losses.values()), None)
+        """The newest loss; None where it says none."""
+        losses = self.fit.losses if self.fit else {}
+        if not (self.prepared or self.follower.says_loss or "loss" in losses):
+            return None
+        return next(iter(losses.values()), None) if self.follower.loss is None else self.follower.loss
 
     @property
     def best(self) -> tuple[str, float] | None:
