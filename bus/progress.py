@@ -29,6 +29,8 @@ class Progress:
     def __init__(self) -> None:
         self.epoch = 0
         """Epochs that are over."""
+        self.current = 0
+        """The epoch that began last, from 1; 0: none did."""
         self.epochs: int | None = None
         """Epochs in all, where that is known."""
         self.has_epochs = False
@@ -62,11 +64,11 @@ class Progress:
             case PretrainRoutineEnd():
                 self._take_limits()
             case TrainStart():
-                self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
+                self.has_epochs, self.epoch, self.epochs, self.current = True, event.epoch, event.epochs, event.epoch
                 self.step, self._begun, self._origin = event.step, event.elapsed, (event.elapsed, event.step)
             case TrainEpochStart():
                 self.has_epochs, self.epoch, self.epochs = True, event.epoch, event.epochs
-                self._begun, self._within = event.elapsed, 0.0
+                self.current, self._begun, self._within = event.epoch + 1, event.elapsed, 0.0
                 self._begin("training", event.batches)
             case ValStart():
                 self._begin("validating", event.batches)
@@ -76,6 +78,7 @@ class Progress:
                 self._advance(event)
             case FitEpochEnd(final=False):
                 self._lengths.append(event.duration)
+                self.current = event.epoch + 1
                 if event.epoch >= self.epoch:  # a loop of the user's own says so only when the next one is to begin
                     self.epoch, self._begun, self._within = event.epoch + 1, event.elapsed, 0.0
                 self._begin("", None)
@@ -101,7 +104,7 @@ class Progress:
         if seconds > 0:
             self.speed = (sum(size for _, size in self._ends) - self._ends[0][1]) / seconds
         if isinstance(event, TrainBatchEnd):  # it may be the first that is heard of
-            self.has_epochs, self.epoch, self.doing = True, event.epoch, "training"
+            self.has_epochs, self.epoch, self.current, self.doing = True, event.epoch, event.epoch + 1, "training"
             self._within = self.batch / event.batches if event.batches else 0.0
             self.step, self._origin = event.step, self._origin or (event.elapsed, event.step)
 

@@ -56,8 +56,8 @@ class Tracked(Shown, Recorded, ABC):
             step: Steps that were done before it; None: those that were counted.
 
         Raises:
-            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`; `epoch` or
-                `step` lies behind what was told already.
+            TrackingRefused: outside of the run's ``with`` block, or within the loop over another `track`; `batches`
+                cannot be iterated over; a number is none, or `epoch` or `step` lies behind what was told already.
         """
 
     @abstractmethod
@@ -65,13 +65,14 @@ class Tracked(Shown, Recorded, ABC):
         """Say what the batch in work brought; after an epoch, what its metrics are.
 
         Args:
-            values: Numbers by name, like `named`, for names that are no identifiers.
+            values: The same by name, ``lr`` too, for names that are no identifiers.
             lr: The learning rate, or several: by parameter group, or the list that a scheduler gives.
-            named: Numbers by name, also tensors on any device. ``loss`` is the loss; others are its parts.
+            named: Numbers by name, also tensors on any device. All are in the event's ``losses``; ``loss`` is its
+                ``loss``, too.
 
         Raises:
-            TrackingRefused: a value is no number, there is nothing yet that it could belong to, or outside of the
-                run's ``with`` block.
+            TrackingRefused: a value is no number, or a name no text; there is nothing yet that it could belong to, or
+                outside of the run's ``with`` block.
         """
 
     @abstractmethod

@@ -82,7 +82,7 @@ class Caller:
         try:
             # A loop that is shut down in order cancels the hook, which ends the wait; one closed abruptly forgets it.
             if stand.until(future.done, loop):
-                return future.result()
+                return _answered(future.result())
         except concurrent.futures.CancelledError:
             pass
         finally:
@@ -93,7 +93,23 @@ class Caller:
 
 
 async def _await(awaitable: Awaitable[object]) -> object:
-    return await awaitable
+    try:
+        return await awaitable
+    except TimeoutError as error:
+        return _TimedOut(error)
+
+
+class _TimedOut:
+    """The TimeoutError of a hook on its way out of its loop: asyncio hands on a new one, which has no traceback."""
+
+    def __init__(self, error: TimeoutError) -> None:
+        self.error = error
+
+
+def _answered(answer: object) -> object:
+    if isinstance(answer, _TimedOut):
+        raise answer.error
+    return answer
 
 
 def _in_thread(hook: Hook[Any, Any], event: Event, runner: object) -> concurrent.futures.Future[object]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .errors import InvalidConfig
+from .errors import InvalidArgument, InvalidConfig
 
 Device = Annotated[
     str,
@@ -41,6 +41,20 @@ class RunnerConfig(BaseModel, frozen=True):
         description="Id of the run: letters, digits, `-` and `_`. Default: the kind, the time and four random digits.",
     )
     device: Device = "auto"
+
+    @classmethod
+    def of(cls, config: Self | None, **settings: object) -> Self:
+        """Return `config`, or the default one, with some settings replaced.
+
+        Raises:
+            InvalidArgument: it is no config of this class.
+        """
+        if config is not None and not isinstance(cast("object", config), cls):
+            raise InvalidArgument(
+                f"config is {config!r:.80} of type {type(config).__qualname__}",
+                f"expected a {cls.__name__}; settings can also be given by name",
+            )
+        return cls(**dict[str, Any](settings)) if config is None else config.with_(**settings)
 
     def with_(self, **settings: object) -> Self:
         """Return a copy with some settings replaced, checked like a new one."""

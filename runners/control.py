@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from .errors import InvalidArgument
 
 if TYPE_CHECKING:
     from .jobs import Job
@@ -138,7 +140,13 @@ class Steered:
     _control: Control
 
     def stop(self, reason: str = "stop() was called") -> None:
-        """Ask it to stop at the next batch, and to save what it saves. The first reason counts."""
+        """Ask it to stop at the next batch, and to save what it saves. The first reason counts.
+
+        Raises:
+            InvalidArgument: `reason` is no text.
+        """
+        if not isinstance(cast("object", reason), str):
+            raise InvalidArgument(f"stop() was given {reason!r:.40}", "expected the reason as text, or nothing")
         self._control.stop(reason)
 
     def pause(self) -> None:

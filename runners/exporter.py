@@ -64,7 +64,7 @@ class Exporter(ReadyRunner[ExportConfig, ExportResult]):
         config: ExportConfig | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(ExportConfig(**settings) if config is None else config.with_(**settings), bus=bus)
+        super().__init__(ExportConfig.of(config, **settings), bus=bus)
         self.model = check_model(model)
         self.example = Example.of(example_inputs)
         if self.config.dynamic_batch:

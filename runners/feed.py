@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -49,7 +50,7 @@ class Feed:
     """
 
     def __init__(self, data: Iterable[Any], name: str) -> None:
-        if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
+        if not iterable(data):
             raise InvalidArgument(
                 f"the {name} data is {data!r:.80} of type {type(data).__qualname__}",
                 "expected an iterable of batches, e.g. a torch DataLoader or a list",
@@ -116,8 +117,8 @@ class Feed:
             self._warned = True
             logger.warning(
                 "the samples in a batch of the %s data cannot be counted (it is of type %s): each batch counts as one "
-                "sample in means and speeds; expected tensors in tuples, lists, mappings or dataclasses, or an "
-                "integer `batch_size` as an attribute",
+                "sample in means and speeds; expected tensors or arrays in tuples, lists, mappings or dataclasses, or "
+                "an integer `batch_size` as an attribute",
                 self._name,
                 type(data).__qualname__,
             )
@@ -167,6 +168,11 @@ def length(data: object) -> int | None:
         return len(cast(Sized, data))
     except (TypeError, NotImplementedError):  # no ``__len__``, or one that a base class left to be written
         return None
+
+
+def iterable(data: object) -> bool:
+    """Return whether `data` can be iterated over."""
+    return hasattr(data, "__iter__") or hasattr(data, "__getitem__")
 
 
 def iterate(data: Iterable[T]) -> Iterator[T]:
@@ -264,8 +270,8 @@ def measured(batch: object) -> int | None:
     """Return the number of samples in `batch`; None where there is nothing to go by.
 
     A batch that has a `batch_size` says it. In a pair, a mapping or a dataclass the first part that can be measured
-    counts: a tensor by its length, a list or tuple of tensors by its own, e.g. images of different sizes. A list of
-    dataclasses of one class is one of samples.
+    counts: a tensor or array by its length, a list or tuple of them by its own, e.g. images of different sizes. A list
+    of dataclasses of one class is one of samples.
     """
     size = _size(batch)
     return _first_size(_parts(batch)) if size is None else size
@@ -274,10 +280,20 @@ def measured(batch: object) -> int | None:
 def _size(value: object) -> int | None:
     if isinstance(value, PackedSequence):
         return int(value.batch_sizes[0])
-    if isinstance(value, Tensor):
-        return value.shape[0] if value.dim() else None
+    if _is_array(value):
+        return _length(value)
     said = getattr(value, "batch_size", None)
     return said if isinstance(said, int) else _rows(value)
+
+
+def _length(value: object) -> int | None:
+    """Return the length of a tensor or array; None of one without dimensions, and of all else."""
+    shape: Sequence[int] = cast("Tensor", value).shape if _is_array(value) else ()
+    return shape[0] if shape else None
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, (Tensor, np.ndarray))
 
 
 def _rows(value: object) -> int | None:
@@ -303,7 +319,7 @@ def _listed_size(items: Collection[object], beside: Collection[object]) -> int |
         return None
     # Where a tensor beside it is as long as each of its own, the list is of several inputs of these samples.
     lengths = {_size(item) for item in items} - {None}
-    several = len(lengths) == 1 and lengths <= {_size(part) for part in beside if isinstance(part, Tensor)}
+    several = len(lengths) == 1 and lengths <= {_length(part) for part in beside}
     return lengths.pop() if several else len(items)
 
 

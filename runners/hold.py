@@ -14,7 +14,7 @@ from ..schemas import Event
 from .awaited import Awaited, Stay
 from .control import Control
 from .errors import JobRefused, RunEnded, StageNotReached
-from .hooks import Hook, Hooks
+from .hooks import Hook, Hooks, check_wait
 from .loops import raisable
 from .stand import Stand
 
@@ -82,6 +82,7 @@ class Hold(Generic[E]):
         self._where = where
         self._timeout = timeout
         self._wanted = in_words(types)
+        check_wait(f"hold({self._wanted})", timeout, where)
         self._types = types
         self._entry = threading.Lock()
         """Held from the first entry on."""

@@ -22,7 +22,7 @@ from ..schemas import (
     ValEvent,
     find_events,
 )
-from .errors import InvalidHook, UnreachableStage
+from .errors import InvalidArgument, InvalidHook, UnreachableStage
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
@@ -54,8 +54,9 @@ class Hook(Generic[E, T]):
 
     @property
     def name(self) -> str:
-        """The qualified name of the function."""
-        return str(getattr(self._function, "__qualname__", repr(self._function)))
+        """The qualified name of the function, or what else was registered."""
+        function = inspect.unwrap(self._function)
+        return str(getattr(function, "__qualname__", repr(function)))
 
     @property
     def awaits(self) -> bool:
@@ -188,20 +189,39 @@ def _without_event(function: Callable[[T], object]) -> Callable[[Event, T], obje
     return call
 
 
-def _check(function: Callable[..., object], arguments: int, expected: str, timeout: object) -> None:
+def _check(function: Callable[..., object], arguments: int, expected: str, timeout: float | None) -> None:
     if problem := why_not_callable(function, arguments):
         raise InvalidHook(function, expected, problem)
+    if inspect.isclass(function):
+        raise InvalidHook(function, f"{expected}, or an instance of it", "it is a class, of which calls make instances")
     if is_generator(function):
         problem = "it has a `yield`, so that a call would run nothing of it"
         raise InvalidHook(function, f"{expected}, without it", problem)
-    if timeout is not None and not _is_time(timeout):
+    if timeout is not None and not (_is_time(timeout) and timeout > 0):
         raise InvalidHook(function, "seconds above 0, or None for any time", f"timeout={timeout!r:.40}")
 
 
+def check_wait(wait: str, timeout: object, where: object = None) -> None:
+    """Refuse a `timeout` of `wait` that is no time, and a `where` that cannot say which events are meant.
+
+    Raises:
+        InvalidArgument: it is so.
+    """
+    if timeout is not None and not _is_time(timeout):
+        raise InvalidArgument(f"{wait} was given timeout={timeout!r:.40}", "expected seconds, or None for any time")
+    if where is None:
+        return
+    problem = why_not_callable(where, 1)
+    if problem is None and callable(where) and is_async(where):
+        problem = "it is async, and the coroutine that a call returns is true of every event"
+    if problem is not None:
+        raise InvalidArgument(
+            f"{wait} cannot ask where={where!r:.80}: {problem}", "expected a plain function of one event: true or false"
+        )
+
+
 def _is_time(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float)) and 0 < value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def why_not_callable(function: object, arguments: int) -> str | None:

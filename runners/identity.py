@@ -5,12 +5,16 @@ from __future__ import annotations
 import platform
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 
-from ..schemas import FrozenDict
+from ..bus import Bus, BusForked
+from ..bus.journal import Journal, JournalError
+from ..schemas import FrozenDict, RunStart
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,17 @@ class Identity:
 def new_run_id(kind: str) -> str:
     """Return an id such as ``train-20261121-184501-3f9a``: kind, time (UTC) and random digits."""
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def newest_attempt(bus: Bus, run: str, rank: int = 0) -> int:
+    """Return the number of the newest attempt at `run` on `rank` that the bus or its journal knows; 0: of none."""
+    found = 0
+    with suppress(BusForked, JournalError):  # it tells of nothing; or the folder is gone, which is the bus's concern
+        begun = bus.remembered(RunStart, run=run).events
+        before = () if bus.journal is None else Journal(bus.journal.parent).events(RunStart, run=run)
+        for start in chain(begun, before):
+            found = max(found, start.attempt) if start.rank == rank else found
+    return found
 
 
 @cache

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from ..bus.interrupts import Watch
 from .awaited import Awaited
 from .errors import JobRefused, RunEnded, StageNotReached
-from .loops import raisable
+from .hooks import check_wait
+from .loops import outcome_of, raisable
 
 if TYPE_CHECKING:
     from torchmetrics import Metric, MetricCollection
@@ -124,7 +125,9 @@ class Asked(Generic[T]):
             JobRefused: it cannot be done; the message says why.
             StageNotReached: the run had not come to do it within `timeout` seconds; it may yet.
             WouldDeadlock: the run needs the caller's event loop to come so far: use ``await``.
+            InvalidArgument: `timeout` is no time.
         """
+        check_wait(f"{self._job.what}.result()", timeout)
         job = self._job
         if not job.future.done() and not job.inside:
             self._awaited.refuse_needed_loop(job.what, "use `await` instead of `.result()`")
@@ -142,7 +145,7 @@ class Asked(Generic[T]):
     async def _wait(self) -> T:
         with self._awaited.waiting(self._job.what), self._watch():
             try:
-                return await asyncio.wrap_future(self._job.future)
+                return await outcome_of(self._job.future)
             except asyncio.CancelledError:
                 self._job.unwanted = True
                 raise

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
 """Time between two looks whether an event loop was closed: it tells nobody."""
@@ -15,6 +20,19 @@ def wait_while_open(loop: asyncio.AbstractEventLoop, wait: Callable[[float], boo
         if loop.is_closed():
             return False
     return True
+
+
+async def outcome_of(future: concurrent.futures.Future[T]) -> T:
+    """Wait for `future` on the running loop, and return its result or raise its error, as it is.
+
+    asyncio hands on a TimeoutError as a new one, which has neither traceback nor notes.
+    """
+    try:
+        with suppress(TimeoutError):
+            return await asyncio.wrap_future(future)
+        return future.result()
+    finally:
+        del future  # the error's traceback has this frame: it must not keep what the error is of
 
 
 def raisable(error: BaseException, what: str) -> BaseException:

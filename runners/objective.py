@@ -6,13 +6,13 @@ import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InvalidBatch, InvalidObjective
+from .scalars import Scalar, described, scalar_of
 
 LossValue = Tensor | Mapping[str, Tensor]
 LossFunction = Callable[[Any, Any], LossValue]
@@ -29,7 +29,7 @@ class Loss:
 
     total: Tensor
     parts: Mapping[str, Tensor]
-    reported: Mapping[str, Tensor | float] = field(default_factory=dict[str, Tensor | float])
+    reported: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
 
     @classmethod
     def of(cls, value: LossValue) -> Loss:
@@ -42,7 +42,7 @@ class Loss:
             _check_scalar("loss", value)
             return cls(value, {"loss": value})
         for name, part in value.items():
-            _check_scalar(name, part)
+            _check_scalar(_named(name, "the loss has a part"), part)
         if not value:
             raise InvalidObjective("the loss is an empty mapping", "expected at least one scalar tensor by name")
         return cls(functools.reduce(operator.add, value.values()), value)
@@ -65,9 +65,11 @@ class Loss:
                 "`return loss, {'accuracy': accuracy}`",
             )
         loss = cls.of(value[0])
+        scalars: dict[str, Scalar] = {}
         for name, number in cast("Mapping[object, object]", reported).items():
-            _check_reported(name, number, loss)
-        return cls(loss.total, loss.parts, value[1])
+            known = _named(name, "the step reports a number beside its loss")
+            scalars[known] = _reported(known, number, loss)
+        return cls(loss.total, loss.parts, scalars)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,26 +77,29 @@ class Loss:
         return (*self.parts, *self.reported)
 
     @property
-    def values(self) -> Mapping[str, Tensor | float]:
+    def values(self) -> Mapping[str, Scalar]:
         """Parts and what is only reported, by name."""
         return {**self.parts, **self.reported} if self.reported else self.parts
 
 
-def _check_reported(name: object, number: object, loss: Loss) -> None:
+def _named(name: object, what: str) -> str:
     if not isinstance(name, str):
-        raise InvalidObjective(
-            f"the step reports a number beside its loss under {name!r}, a {type(name).__qualname__}", "name it by a str"
-        )
+        raise InvalidObjective(f"{what} under {name!r}, a {type(name).__qualname__}", "name it by a str")
+    return name
+
+
+def _reported(name: str, number: object, loss: Loss) -> Scalar:
     if name in loss.parts:
         raise InvalidObjective(
             f"the step reports {name!r} beside its loss, which has a part of that name", "report it by another name"
         )
-    if not (isinstance(number, Real) or (isinstance(number, Tensor) and number.numel() == 1)):
-        found = f"a tensor of shape {tuple(number.shape)}" if isinstance(number, Tensor) else f"{number!r:.80}"
+    scalar = scalar_of(number)
+    if scalar is None:
         raise InvalidObjective(
-            f"{name}, which the step reports beside its loss, is {found}",
-            "expected a number or a tensor with one element, the mean over the samples",
+            f"{name}, which the step reports beside its loss, is {described(number)}",
+            "expected a number, or a dense tensor or array with one real element, the mean over the samples",
         )
+    return scalar
 
 
 def _check_scalar(name: str, part: object) -> None:
@@ -104,6 +109,8 @@ def _check_scalar(name: str, part: object) -> None:
     if part.numel() != 1:
         problem = f"{name} is a tensor of shape {tuple(part.shape)}"
         raise InvalidObjective(problem, f"{expected}; reduce it, e.g. with .mean()")
+    if part.is_complex():
+        raise InvalidObjective(f"{name} is a complex tensor", f"{expected}, real ones, e.g. its .abs()")
 
 
 class Objective:
@@ -120,6 +127,10 @@ class Objective:
         for function in (loss, step):
             if function is not None and not callable(function):
                 raise InvalidObjective(f"{function!r:.80} is not callable", "pass a function or a module")
+            if isinstance(function, type) and issubclass(function, nn.Module):
+                raise InvalidObjective(
+                    f"{function.__qualname__} is a class of modules", f"make one of it: {function.__qualname__}(...)"
+                )
         self._loss = loss
         self._step = step
 

@@ -309,6 +309,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             concurrent.futures.wait([over], CLOSE_TIMEOUT)
 
     async def _wait_for_abandoned_async(self) -> None:
+        if self._busy.locked():  # who has just awaited a cancelled reader keeps his stream alive until the loop turns
+            await asyncio.sleep(0)
         if (over := self._prediction.ending) is not None:
             await asyncio.wait([asyncio.wrap_future(over)], timeout=CLOSE_TIMEOUT)
 

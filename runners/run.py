@@ -23,7 +23,9 @@ from ..schemas import Event, RunEnd
 from .control import Control, Steered
 from .errors import JobRefused, RunEnded, StageNotReached, WouldDeadlock
 from .hold import Hold, Holds, in_words
+from .hooks import check_wait
 from .jobs import Able, Asked, Job
+from .loops import outcome_of
 from .results import RunResult, ValResult
 
 if TYPE_CHECKING:
@@ -124,7 +126,9 @@ class Run(Steered, Shown, Recorded, Generic[R]):
         Raises:
             StageNotReached: the run is still going on after `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller, or for the caller's event loop: use ``await run``.
+            InvalidArgument: `timeout` is no time.
         """
+        check_wait("run.result()", timeout)
         if not self.done():
             self._holds.awaited.refuse_blocking("run.result()", "use `await run`")
         with self._holds.awaited.waiting("run.result()"), Watch(self._control.stop, blocking=True):
@@ -153,7 +157,7 @@ class Run(Steered, Shown, Recorded, Generic[R]):
     async def _wait(self) -> R:
         try:
             with self._holds.awaited.waiting("await run"), Watch(self._control.stop):
-                return await asyncio.wrap_future(self._outcome)
+                return await outcome_of(self._outcome)
         finally:
             if self.done():
                 self._unasked.detach()
@@ -196,9 +200,11 @@ class Run(Steered, Shown, Recorded, Generic[R]):
             RunEnded: the run was over before.
             StageNotReached: it did not come within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.
+            InvalidArgument: `timeout` is no time; `where` is async, or cannot be called with one event.
         """
         classes = self._holds.hooks.reachable(types)
         wanted = in_words(types)
+        check_wait(f"run.next({wanted})", timeout, where)
         if self.done():
             raise RunEnded(self.id, wanted)
         self._holds.awaited.refuse(f"run.next({wanted})")
@@ -254,6 +260,9 @@ class Run(Steered, Shown, Recorded, Generic[R]):
             RunEnded: the run was over before.
             StageNotReached: the stage was not reached within `timeout` seconds.
             WouldDeadlock: the run is waiting for the caller.
+
+        Raises:
+            InvalidArgument: `timeout` is no time; `where` is async, or cannot be called with one event.
         """
         return Hold(self._holds, types, where, timeout, Watch(self._control.stop))
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, overload
 
 from ..bus import Bus, Mark, Source
 from ..bus.cells import settle
@@ -24,10 +24,10 @@ from .awaited import Awaited
 from .calling import Caller
 from .config import RunnerConfig
 from .control import Control, Steered, stop_on_signals
-from .errors import RunnerBusy, WouldDeadlock
+from .errors import InvalidArgument, RunnerBusy, WouldDeadlock
 from .hold import Holds
 from .hooks import Hook, Hooks
-from .identity import Identity, new_run_id, versions
+from .identity import Identity, new_run_id, newest_attempt, versions
 from .jobs import Able
 from .loops import running_loop
 from .relay import Relay, complete
@@ -81,6 +81,8 @@ class Runner(Steered, ABC, Generic[C, R]):
     """Families of the stages that it reaches."""
 
     def __init__(self, config: C, *, bus: Bus | None = None) -> None:
+        if bus is not None and not isinstance(cast("object", bus), Bus):
+            raise InvalidArgument(f"bus is {bus!r:.80} of type {type(bus).__qualname__}", "expected a lineside.Bus")
         self.config = config
         self._given_bus = bus
         self._own_bus: Bus | None = None
@@ -107,7 +109,12 @@ class Runner(Steered, ABC, Generic[C, R]):
 
     def _prepare(self) -> Identity:
         """Check what can be checked before anything is touched; an error here means the run never began."""
-        return Identity(self.config.name or new_run_id(self.kind))
+        name = self.config.name
+        return Identity(new_run_id(self.kind)) if name is None else Identity(name, self._next_attempt(name))
+
+    def _next_attempt(self, run: str) -> int:
+        """Return the number of the attempt at `run` that comes now, as far as the bus that was given knows."""
+        return 1 if self._given_bus is None else newest_attempt(self._given_bus, run) + 1
 
     def _teardown(self, ending: Ending) -> None:
         """Give back what the run held, however it ended."""
@@ -187,6 +194,7 @@ class Runner(Steered, ABC, Generic[C, R]):
             UnreachableStage: this runner never reaches it.
             InvalidHook: not callable, or not with (event, runner); `timeout` is no time.
         """
+        self._hooks.reachable(types)  # at once: without the brackets, the function is taken for one and never called
 
         def register(function: Callable[[Any, Self], object]) -> Hook[Any, Self]:
             return self._hooks.add(function, *types, timeout=timeout)

@@ -15,9 +15,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from decimal import Decimal
+from numbers import Real
 from types import TracebackType
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +33,28 @@ Scalar = Tensor | float
 """A tensor with one element, or a number that is on the host already."""
 Row = Tensor | list[float]
 """Scalars of one moment: a tensor of doubles on the device, or numbers on the host."""
+
+
+def scalar_of(value: object) -> Scalar | None:
+    """Return `value`, a number of any kind, as a scalar: a tensor as it is, all else as a float.
+
+    None: it is none, or none that a float can hold: complex, too large, of several elements, not dense.
+    """
+    if isinstance(value, Tensor):
+        return value if value.numel() == 1 and value.layout == torch.strided and not value.is_complex() else None
+    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
+        value = cast("object", value.item())
+    try:
+        return float(value) if isinstance(value, (Real, Decimal)) else None
+    except (OverflowError, ValueError):  # too large; a nan that signals
+        return None
+
+
+def described(value: object) -> str:
+    """Return what `value` is, for messages that say that it is no scalar."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {value.dtype} and {value.layout}"
+    return "a number that no float can hold" if isinstance(value, (Real, Decimal)) else f"{value!r:.80}"
 
 
 class Snapshot(ABC):

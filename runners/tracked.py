@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 import socket
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
-from numbers import Real
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast
 
-import numpy as np
 import torch
 from pydantic_core import to_jsonable_python
 from torch import Tensor
 from typing_extensions import override
 
-from ..bus import Bus, BusForked, Tracked
+from ..bus import Bus, Source, Tracked
 from ..bus.cells import AGAIN, did
 from ..bus.interrupts import REASON, Watch
-from ..bus.journal import Journal, JournalError
+from ..bus.source import check_run_id
 from ..schemas import (
     Event,
     FitEpochEnd,
@@ -38,13 +36,13 @@ from ..schemas import (
 )
 from .control import Control, Steered
 from .errors import TrackingRefused
-from .feed import batch_size, length
-from .identity import new_run_id, versions
+from .feed import batch_size, iterable, iterate, length
+from .identity import new_run_id, newest_attempt, versions
 from .runner import Ending, error_info
-from .scalars import Scalars, scalars_of
+from .scalars import Scalar, Scalars, described, scalar_of, scalars_of
 
 T = TypeVar("T")
-Numbers: TypeAlias = dict[str, float | Tensor]
+Numbers: TypeAlias = dict[str, Scalar]
 """Numbers by name; a tensor is one that a device may still be computing."""
 
 
@@ -61,15 +59,18 @@ class TrackedRun(Steered, Tracked):
         attempt: int | None = None,
         config: Mapping[str, object] | None = None,
     ) -> None:
-        if attempt is not None and attempt < 1:
-            raise TrackingRefused(f"attempt={attempt!r}", "expected the number of the attempt, from 1 on")
-        self.id = id or new_run_id(name)
+        for argument, text in (("name", name), ("id", id or "")):
+            if not isinstance(cast("object", text), str):
+                raise TrackingRefused(f"{argument}={text!r:.40}", "expected text")
+        self.id = check_run_id(id or new_run_id(name))
         self._name = name
+        self._rank = _whole("rank", rank, 0)
+        self._attempt = (None if id else 1) if attempt is None else _whole("attempt", attempt, 1)
+        """None: the one after those that are known when it begins."""
         self._config = _copied(config or {})
         self._bus = bus
         self._begin = bus.mark()
-        known = 0 if id is None or attempt is not None else _newest_attempt(bus, id, rank)
-        self._source = bus.source(self.id, attempt=attempt or known + 1, rank=rank)
+        self._source: Source
         self._control = Control()
         self._steered = bus.steering.within(self.id, self._control)
         self._watch = Watch(self._control.stop)
@@ -111,15 +112,20 @@ class TrackedRun(Steered, Tracked):
                 "track() was called within the loop over another one",
                 "end that loop first; to evaluate within an epoch, iterate over the data as it is",
             )
-        for name, asked, told in (("epoch", number, self._done), ("step", step, self._step)):
-            if asked is not None and asked < told:
+        if not iterable(batches):
+            raise TrackingRefused(
+                f"track() was called with {batches!r:.80}", "expected a loader, or anything that can be iterated over"
+            )
+        done = self._done if number is None else _whole("epoch", number, 0)
+        steps = self._step if step is None else _whole("step", step, 0)
+        for name, asked, told in (("epoch", done, self._done), ("step", steps, self._step)):
+            if asked < told:
                 raise TrackingRefused(f"track({name}={asked!r}) lies behind what was told", f"expected {told} or more")
+        planned = self._epochs if epochs is None else _whole("epochs", epochs, 1)
         self._close_epoch()
         if self.stopping:
             return
-        self._done = self._done if number is None else number
-        self._step = self._step if step is None else step
-        self._epochs = self._epochs if epochs is None else epochs
+        self._done, self._step, self._epochs = done, steps, planned
         self._epoch = epoch = self._open_epoch(length(batches))
         size = 0
         try:
@@ -143,9 +149,15 @@ class TrackedRun(Steered, Tracked):
     @override
     def log(self, values: Mapping[str, object] | None = None, /, *, lr: object = None, **named: object) -> None:
         self._require_open("log")
-        if lr is not None:
-            self._lr = _numbers(_by_group(lr), "lr")
-        found = _numbers({**(values or {}), **named})
+        if values is not None and not isinstance(cast("object", values), Mapping):
+            raise TrackingRefused(
+                f"log() was called with {values!r:.80}", "expected numbers by name: log(loss=...), log({'loss': ...})"
+            )
+        given = {**(values or {}), **named}
+        rates = given.pop("lr", None)
+        found, rates = _numbers(given), rates if lr is None else lr
+        if rates is not None:
+            self._lr = _numbers(_by_group(rates), "lr")
         if self._epoch is None:
             if found and not self.stopping:  # else `track` began no epoch, and the loop goes on to this line
                 raise TrackingRefused(
@@ -168,10 +180,9 @@ class TrackedRun(Steered, Tracked):
         logged, epoch.logged = epoch.logged or {}, None
         self._step += 1
         loss = logged.get("loss", float("nan"))
-        parts = {name: value for name, value in logged.items() if name != "loss"}
         self._tell(
             TrainBatchEnd,
-            {"loss": loss, "losses": parts, "lr": self._lr},
+            {"loss": loss, "losses": logged, "lr": self._lr},
             **epoch.batch(size),
             step=self._step,
             seconds=epoch.seconds,
@@ -208,9 +219,7 @@ class TrackedRun(Steered, Tracked):
                 **unknown,
             )
 
-    def _tell(
-        self, event: type[Event], values: Mapping[str, float | Tensor | Numbers] | None = None, **facts: object
-    ) -> None:
+    def _tell(self, event: type[Event], values: Mapping[str, Scalar | Numbers] | None = None, **facts: object) -> None:
         """Publish `event`; `values` are its fields that may still be on their way from a device."""
         if self._state != "open":  # a pass in another thread goes on after the block
             return
@@ -235,6 +244,7 @@ class TrackedRun(Steered, Tracked):
     def __enter__(self) -> Self:
         if self._state != "new":
             raise TrackingRefused("the run was begun before", "make another one")
+        self._source = self._begin_attempt()
         self._steered.__enter__()
         self._watch.begin()
         did(self, lambda run: run.stop(AGAIN))
@@ -250,6 +260,12 @@ class TrackedRun(Steered, Tracked):
             versions=versions(),
         )
         return self
+
+    def _begin_attempt(self) -> Source:
+        """Return the publisher of the attempt that begins now: others may have begun since this run was made."""
+        self._begin = self._bus.mark()
+        attempt = self._attempt or 1 + newest_attempt(self._bus, self.id, self._rank)
+        return self._bus.source(self.id, attempt=attempt, rank=self._rank)
 
     @override
     def __exit__(
@@ -329,7 +345,7 @@ class _Epoch:
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield `batches`, noting how long each is waited for."""
         asked = time.perf_counter()
-        for data in batches:
+        for data in iterate(batches):
             self._arrived = time.perf_counter()
             self.waited = self._arrived - asked
             yield data
@@ -354,13 +370,31 @@ class _Epoch:
         self.done += 1
         self.samples += size
         for name, value in values.items():
-            weighted = value.detach().reshape(()).float() * size if isinstance(value, Tensor) else value * size
+            weighted = _exact(value) * size if isinstance(value, Tensor) else value * size
             self._totals[name] = self._totals.get(name, 0.0) + weighted
             self._weights[name] = self._weights.get(name, 0) + size
 
     def means(self) -> Numbers:
         """Return the means over the samples, where the values are."""
         return {name: total / max(self._weights[name], 1) for name, total in self._totals.items()}
+
+
+def _exact(value: Tensor) -> Tensor:
+    """Return `value`, a single one, with the digits that a sum over many batches needs, where the device has them."""
+    return value.reshape(()).to(torch.float32 if value.device.type == "mps" else torch.float64)
+
+
+def _whole(name: str, value: int, least: int) -> int:
+    """Return `value`, also one of numpy's, as an int.
+
+    Raises:
+        TrackingRefused: it is no whole number, or below `least`.
+    """
+    with suppress(TypeError):
+        number = operator.index(value)
+        if number >= least:
+            return number
+    raise TrackingRefused(f"{name}={value!r:.40}", f"expected a whole number from {least} on")
 
 
 def _copied(config: Mapping[str, object]) -> Mapping[str, object]:
@@ -372,17 +406,6 @@ def _copied(config: Mapping[str, object]) -> Mapping[str, object]:
             f"config= expects a dict of settings, as JSON, got what cannot be written so ({error})",
             "put names and numbers in place of objects",
         ) from error
-
-
-def _newest_attempt(bus: Bus, run: str, rank: int) -> int:
-    """Return the number of the newest attempt at `run` on `rank` that the bus or its journal knows; 0: of none."""
-    found = 0
-    with suppress(BusForked, JournalError):  # it tells of nothing; or the folder is gone, which is the bus's concern
-        begun = bus.remembered(RunStart, run=run).events
-        before = () if bus.journal is None else Journal(bus.journal.parent).events(RunStart, run=run)
-        for start in chain(begun, before):
-            found = max(found, start.attempt) if start.rank == rank else found
-    return found
 
 
 def _by_group(lr: object) -> Mapping[str, object]:
@@ -401,45 +424,28 @@ def _numbers(values: Mapping[str, object], argument: str | None = None) -> Numbe
     """
     found: Numbers = {}
     for name, value in values.items():
-        number = _number(value)
-        if number is None:
+        if not isinstance(cast("object", name), str):
+            raise TrackingRefused(f"log() got a number under {name!r}, a {type(name).__qualname__}", "name it by a str")
+        scalar = scalar_of(value)
+        if scalar is None:
             raise TrackingRefused(
                 f"log({argument or name}=...) expects a number, or a dense tensor or array with one real element, "
-                f"got {_described(value)}",
+                f"got {described(value)}",
                 "log its mean, or another number that says what you want to see",
             )
-        found[name] = number
+        found[name] = scalar.detach().clone() if isinstance(scalar, Tensor) else scalar
     return found
 
 
-def _number(value: object) -> float | Tensor | None:
-    """Return `value` as it is now, without its history; None: it is no number that can be told."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
-        value = cast("object", value.item())
-    if isinstance(value, Tensor):
-        single = value.numel() == 1 and value.layout == torch.strided and not value.is_complex()
-        return value.detach().clone() if single else None
-    try:
-        return float(value) if isinstance(value, Real) else None
-    except OverflowError:
-        return None
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {value.dtype} and {value.layout}"
-    return "a number that no float can hold" if isinstance(value, Real) else f"{value!r:.80}"
-
-
-def _each(value: float | Tensor | Numbers) -> Iterable[float | Tensor]:
+def _each(value: Scalar | Numbers) -> Iterable[Scalar]:
     return value.values() if isinstance(value, dict) else (value,)
 
 
-def _filled(values: Mapping[str, float | Tensor | Numbers], numbers: Sequence[float]) -> dict[str, object]:
+def _filled(values: Mapping[str, Scalar | Numbers], numbers: Sequence[float]) -> dict[str, object]:
     """Return `values` with `numbers` in place of the tensors, in their order."""
     arrived = iter(numbers)
 
-    def number(value: float | Tensor) -> float:
+    def number(value: Scalar) -> float:
         return next(arrived) if isinstance(value, Tensor) else value
 
     return {

@@ -22,7 +22,7 @@ from ..schemas.run import Kind
 from .config import TrainConfig
 from .errors import CheckpointMismatch, InvalidArgument
 from .feed import Feed
-from .identity import Identity, new_run_id
+from .identity import Identity
 from .inference import check_model, precision
 from .objective import LossFunction, Objective, StepFunction
 from .results import TrainResult
@@ -88,7 +88,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         config: TrainConfig | None = None,
         **overrides: object,
     ) -> None:
-        super().__init__((config or TrainConfig()).with_(**overrides), bus=bus)
+        super().__init__(TrainConfig.of(config, **overrides), bus=bus)
         self.model = check_model(model)
         self.optimizer = _make_optimizer(optimizer, model)
         self.progress = Progress()
@@ -191,8 +191,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
             refuse_unsavable(self._parts.state())
         self._saved = self._read_checkpoint()
         self._resumed_from = None if self._saved is None else self._saved.path
-        made = Identity(self.config.name or new_run_id(self.kind)) if self._saved is None else self._saved.identity
-        identity = replace(self._group.share(made), rank=self._group.rank)
+        identity = replace(self._group.share(self._made()), rank=self._group.rank)
         beside = Path("runs", identity.run) if self._saved is None else self._saved.path.parent
         self._folder = self.config.directory or beside
         own = self._saved is not None and self._folder.resolve() == beside.resolve()
@@ -201,6 +200,13 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         if self._saved is not None and identity.rank == 0:
             self._saved.note(identity)
         return identity
+
+    def _made(self) -> Identity:
+        """Return the identity of the run that begins or goes on; the bus may know more attempts than the checkpoint."""
+        if self._saved is None:
+            return super()._prepare()
+        saved = self._saved.identity
+        return replace(saved, attempt=max(saved.attempt, self._next_attempt(saved.run)))
 
     def _read_checkpoint(self) -> Saved | None:
         if self.config.resume is None:

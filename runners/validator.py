@@ -63,7 +63,7 @@ class Validator(ReadyRunner[ValConfig, ValResult]):
         config: ValConfig | None = None,
         **overrides: object,
     ) -> None:
-        super().__init__((config or ValConfig()).with_(**overrides), bus=bus)
+        super().__init__(ValConfig.of(config, **overrides), bus=bus)
         self.model = check_model(model)
         self.device = torch.device("cpu")
         self.batch: Any = None

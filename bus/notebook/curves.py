@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from ...schemas import Event, FitEpochEnd, NonFinite, RunEnd, TrainBatchEnd
 from ..attempts import OfAttempts
-from .losses import SaidLoss
+from ..losses import SaidLoss
 from .series import drawable
 
 DRAWN = (TrainBatchEnd, NonFinite, FitEpochEnd, RunEnd)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -82,7 +82,8 @@ def draw(stories: Sequence[Story], curves: Sequence[str] = ()) -> RunFigure:
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     _entitle(figure, stories)
     if not panels:
-        figure.text(0.5, 0.45, "nothing to draw yet", ha="center", va="center", color=PALE, fontsize=12)
+        nothing = "nothing to draw yet" if any(story.state == "running" for story in stories) else "nothing to draw"
+        figure.text(0.5, 0.45, nothing, ha="center", va="center", color=PALE, fontsize=12)
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         _dress(axes, panel)
@@ -95,7 +96,8 @@ def draw(stories: Sequence[Story], curves: Sequence[str] = ()) -> RunFigure:
 
 def _panels(stories: Sequence[Story], curves: Sequence[str]) -> list[Panel]:
     names = list(dict.fromkeys(name for story in stories for name in story.curves))
-    panels = list(_all_panels(names))
+    means = {name for story in stories for name, curve in story.curves.items() if len(curve.x) > 1}
+    panels = list(_all_panels(names, means if "loss" in names else set()))
     if not curves:
         # Before an epoch is over, the loss by its name is drawn by batches, too.
         drawn = {"fitness", "losses.loss"} if "loss" in names else {"fitness"}
@@ -103,12 +105,19 @@ def _panels(stories: Sequence[Story], curves: Sequence[str]) -> list[Panel]:
     return [panel for curve in curves for panel in _asked(panels, curve, names)]
 
 
-def _all_panels(names: Sequence[str]) -> Iterator[Panel]:
-    """Yield a panel for each value that there is, in the order of a figure that shows them all."""
+def _all_panels(names: Sequence[str], means: Collection[str]) -> Iterator[Panel]:
+    """Yield a panel for each value that there is, in the order of a figure that shows them all.
+
+    Parts of a loss are drawn by epochs where those in `means` are curves. The mean of a single epoch is none, and where
+    there is no loss, it is the parts that tell how the batches go.
+    """
     if "loss" in names:
         yield Panel("loss", "batch", ("loss",))
     epochs = [name.partition(".")[2] for name in names if name.startswith("epochs.")]
     for name in epochs:
+        batches = f"losses.{name}"
+        if name != "loss" and batches in names and f"epochs.{name}" not in means:
+            yield Panel(batches, "batch", (batches,))
         yield Panel(name if name == "loss" else f"losses.{name}", "epoch", (f"epochs.{name}", f"val.{name}"))
     for name in names:
         if name.startswith("losses.") and name.partition(".")[2] not in epochs:

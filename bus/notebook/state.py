@@ -32,9 +32,9 @@ from ...schemas import (
     ValEvent,
     ValStart,
 )
+from ..losses import SaidLoss
 from ..progress import Progress
 from ..subscribers import text, wording
-from .losses import SaidLoss
 from .series import Series
 
 SHOWN: tuple[type[Event], ...] = (
@@ -60,7 +60,7 @@ SHOWN: tuple[type[Event], ...] = (
 )
 """What is read. What merely begins says nothing that its end does not."""
 
-MOST_CURVES = 24
+MOST_CURVES = 40
 """A run with hundreds of losses is drawn in part."""
 
 
@@ -106,6 +106,8 @@ class RunState:
         self.facts = ""
         """More of what is computed, in words."""
         self.warning = ""
+        self.all_phases = wording.phases_of("")
+        """The phases of an export, in order."""
         self.phases: list[tuple[str, float]] = []
         """The phases of an export that are done, and their seconds."""
         self.duration: float | None = None
@@ -134,6 +136,8 @@ class RunState:
         self._attempt, self.elapsed = event.attempt, event.elapsed
         self.progress.take(event)
         self._said_loss.take(event)
+        if self._said_loss.known is False:
+            self.numbers.pop("loss", None)
         self._note(event)
 
     def _note(self, event: Event) -> None:
@@ -179,14 +183,15 @@ class RunState:
         match event:
             case TrainBatchEnd():
                 self._step = event.step
-                if self._said_loss.known:
-                    self._add("loss", "loss", "each step", event.loss)
+                numbers = self._said_loss.numbers(event)
+                for name, value in numbers.items():
+                    if name != "loss" or self._said_loss.known:
+                        self._add(name if name == "loss" else f"loss {name}", name, "each step", value)
                 for name, value in event.lr.items():
                     self._add(f"lr {name}", "learning rate", name, value)
                 rates = dict.fromkeys(event.lr.values())  # equal ones once
                 lr = {"lr" if len(rates) == 1 else f"lr {name}": value for name, value in event.lr.items()}
-                loss = {} if self._said_loss.known is False else {"loss": event.loss}
-                self.numbers = {**loss, **event.losses, **lr}
+                self.numbers = {**numbers, **lr}
             case ValBatchEnd() if self.kind == "val":
                 self.numbers = dict(event.losses)
             case PredictBatchEnd():
@@ -216,6 +221,7 @@ class RunState:
         match event:
             case ExportStart():
                 self.facts, self.phases = f"{event.format} to {event.path}", []
+                self.all_phases = wording.phases_of(event.format)
             case ExportPhase():
                 self.phases.append((event.phase, event.duration))
             case ExportEnd():
@@ -258,6 +264,7 @@ class RunState:
             "error": self.error,
             "partial": self.partial,
             "epoch": progress.epoch if progress.has_epochs else None,
+            "current": progress.current,
             "epochs": progress.epochs,
             "doing": progress.doing,
             "batch": progress.batch,
@@ -272,6 +279,7 @@ class RunState:
             "best": self.best,
             "facts": self.facts,
             "warning": self.warning,
+            "allPhases": list(self.all_phases),
             "phases": [list(phase) for phase in self.phases],
             "duration": self.duration,
             "elapsed": self.elapsed,

@@ -44,8 +44,8 @@ def _place(state: RunState) -> list[str]:
     if progress.has_epochs:
         if state.outcome == "completed":
             return [text.plural(progress.epoch, "epoch")]
-        current = min(progress.epoch + 1, progress.epochs or progress.epoch + 1)
-        return [f"epoch {current}/{progress.epochs or '?'}"]
+        current = progress.current if state.outcome else progress.epoch + 1
+        return [f"epoch {min(current, progress.epochs or current)}/{progress.epochs or '?'}"] if current else []
     if state.phases:
         return [f"{state.phases[-1][0]} done"]
     if progress.batch:

@@ -27,7 +27,7 @@ logger = logging.getLogger("lineside.service")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 COOKIE = "lineside_token"
 OPEN_PATHS = frozenset({"/healthz"})
-"""What needs no token, and tells nothing."""
+"""What needs no token and any host will do for, as probes name an address: it tells nothing."""
 MONTH = 30 * 24 * 3600
 
 HEADERS = {
@@ -87,7 +87,7 @@ class Guard:
         offered = _take_token(scope)
         headers = Headers(scope=scope)
         try:
-            self._check_host(headers)
+            self._check_host(scope, headers)
             self._check_origin(headers)
             self._check_token(scope, headers, offered)
             self._check_length(headers)
@@ -96,7 +96,9 @@ class Guard:
             return
         await self._app(scope, self._limited(receive), answer)
 
-    def _check_host(self, headers: Headers) -> None:
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        if _path(scope) in OPEN_PATHS:
+            return
         host = headers.getlist("host")
         name = _name(host[0]) if len(host) == 1 else None
         if name not in self._hosts:
@@ -112,7 +114,7 @@ class Guard:
     def _check_origin(self, headers: Headers) -> None:
         """A browser says where the page comes from that asks; it has to be this service itself."""
         for origin in headers.getlist("origin"):
-            if _site(origin) != headers["host"].lower():
+            if _site(origin) != headers.get("host", "").lower():
                 raise Refused(failure(403, "requests of pages of other origins are refused; open the service itself"))
         if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
             raise Refused(failure(403, "requests of pages of other sites are refused; open the service itself"))

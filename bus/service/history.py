@@ -206,7 +206,7 @@ class History:
         self._sampled = False
         self._step = 0
         self._validated = -1
-        """The step after which it validated last."""
+        """The epoch that this attempt validated last."""
         self._spans: list[Span] = []
         self._open: dict[str, tuple[float, str]] = {}
         self._newest = 0.0
@@ -326,6 +326,7 @@ class History:
         if name in (_START, _END):
             # What an attempt left open when it died ended with the last that it said.
             self._close_all(time if name == _END else self._newest)
+            self._validated = -1
         elif name in _LASTING:
             self._close(_LASTING[name], time - event["duration"] * 1000, time, _label(event))
         for lane, (begin, end) in _LANES.items():
@@ -344,11 +345,13 @@ class History:
         if name == wire_name(TrainEpochEnd):
             self._step = event["step"]
             return _under("train", event["losses"])
+        if name in (wire_name(ValEnd), _FIT) and event["epoch"] <= self._validated:
+            return []  # told already; and the final evaluation, of the best epoch's weights, is no further point
         if name == wire_name(ValEnd) and not event.get("aside"):
-            self._validated = self._step
+            self._validated = event["epoch"]
             fitness = [("fitness", event["fitness"])] if event["fitness"] is not None else []
             return [*_under("val", event["metrics"]), *_under("val_loss", event["losses"]), *fitness]
-        if name == _FIT and not event.get("final") and self._validated != self._step:
+        if name == _FIT and not event.get("final"):
             return _under("val", event["metrics"])  # of a loop of the user's own, which has no events of a validation
         return []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, get_args
+from typing import Protocol
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,7 +16,6 @@ from ...schemas import (
     ExportStart,
     FitEpochEnd,
     NonFinite,
-    Phase,
     PredictBatchEnd,
     PredictEnd,
     PredictStart,
@@ -28,13 +27,13 @@ from ...schemas import (
     ValEnd,
     ValStart,
 )
+from ..losses import SaidLoss
 from ..progress import Progress
 from . import text, wording
 from .drawing import DIM, LABEL, bar, labelled
 
 Lines = Iterator[RenderableType]
 
-PHASES: tuple[str, ...] = get_args(Phase)
 GAP = 3
 """Space before a column of the table of epochs."""
 
@@ -58,12 +57,14 @@ class TrainView:
         self._header = ""
         self._lr = ""
         self._progress = Progress()
+        self._said_loss = SaidLoss()
         self._epochs: RenderableType = Group()
         self._batches: RenderableType = Group()
 
     def update(self, event: Event) -> Lines:
         """Take in `event`."""
         self._progress.take(event)
+        self._said_loss.take(event)
         match event:
             case PretrainRoutineEnd():
                 yield labelled("", Text(wording.preparation(event), DIM))
@@ -89,9 +90,10 @@ class TrainView:
         return Group(self._epochs, self._batches)
 
     def _advance(self, event: TrainBatchEnd) -> None:
-        losses = text.scalars(event.losses or {"loss": event.loss})
+        losses = text.scalars(self._said_loss.numbers(event))
+        lr = f"lr {text.rates(event.lr)}" if event.lr else ""
         speed = f"{event.batch_size / event.seconds:,.0f}/s" if event.seconds else ""
-        self._batches = bar("batches", event.batch + 1, event.batches, losses, f"lr {text.rates(event.lr)}", speed)
+        self._batches = bar("batches", event.batch + 1, event.batches, losses, lr, speed)
         self._epochs = self._whole(event.epoch + (event.batch + 1) / (event.batches or event.batch + 2))
 
     def _whole(self, epochs: float) -> RenderableType:
@@ -170,7 +172,8 @@ class ExportView:
     def region(self) -> RenderableType:
         """Return the phases: those that are done with their times, and the one that is not."""
         done = [f"{phase.phase} {text.duration(phase.duration)}" for phase in self._done]
-        return labelled(self._format, "  ".join([*done, *(f"{phase} …" for phase in PHASES[len(done) :][:1])]))
+        rest = wording.phases_of(self._format)[len(done) :]
+        return labelled(self._format, "  ".join([*done, *(f"{phase} …" for phase in rest[:1])]))
 
 
 class PredictView:

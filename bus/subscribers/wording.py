@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from ...schemas import (
     ErrorInfo,
     EventsMissed,
     ExportEnd,
     FitEpochEnd,
     NonFinite,
+    Phase,
     PredictEnd,
     PretrainRoutineEnd,
     RunEnd,
@@ -20,7 +23,8 @@ from . import text
 
 def beginning(event: RunStart) -> str:
     """Say what runs where."""
-    return f"{event.model} on {event.device}, run {event.run}"
+    where = f" on {event.device}" if event.device else ""  # a loop of the user's own may compute anywhere
+    return f"{event.model}{where}, run {event.run}"
 
 
 def preparation(event: PretrainRoutineEnd) -> str:
@@ -49,6 +53,11 @@ def is_best(event: FitEpochEnd) -> bool:
 def non_finite(event: NonFinite) -> str:
     """Say where a loss was lost."""
     return f"epoch {event.epoch + 1}, batch {event.batch + 1}: {text.scalars(event.losses)}"
+
+
+def phases_of(written: str) -> tuple[str, ...]:
+    """Return the phases of an export to the format `written`, in order: pt2 keeps the program as it was captured."""
+    return tuple(phase for phase in get_args(Phase) if (written, phase) != ("pt2", "lower"))
 
 
 def exported(event: ExportEnd) -> str:

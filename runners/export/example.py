@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,7 +29,8 @@ class Example:
         Raises:
             ExampleUnusable: there are none, or one is no tensor.
         """
-        given = cast("tuple[object, ...]", (inputs,) if isinstance(inputs, Tensor) else tuple(inputs))
+        several = isinstance(cast("object", inputs), Iterable) and not isinstance(inputs, Tensor)
+        given = cast("tuple[object, ...]", tuple(inputs) if several else (inputs,))
         found = tuple(value.detach() for value in given if isinstance(value, Tensor))
         if not given or len(found) != len(given):
             kinds = ", ".join(type(value).__qualname__ for value in given) or "nothing"

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 import anyio
+from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +20,10 @@ from .service import PredictionService
 
 
 class PredictionAnswer(Response):
-    """The answer to a request that was taken up. What was said before the first result decides its status."""
+    """The answer to a request that was taken up.
+
+    What was said before the first result decides its status; that of one object, sent when all is said, the end does.
+    """
 
     def __init__(self, service: PredictionService, request: PredictionRequest, form: ResultForm) -> None:
         super().__init__(headers={"x-accel-buffering": "no"}, media_type=form.media_type)
@@ -53,6 +57,8 @@ class PredictionAnswer(Response):
             await self._answer_all(send)
         except ServingError as error:
             if self._started or self._collected:
+                self.status_code = error.status  # which is too late for what is sent as it comes
+                self.headers.update(_hints(error))
                 await self._send(send, self._end("failed", str(error)), more=False)
             else:
                 self._started = True
@@ -89,7 +95,8 @@ class PredictionAnswer(Response):
         request = self._request
         last = end_json(request.id, end, request.results + request.errors, reason)
         if not self._form.streamed:
-            last = last[:-1] + b',"results":[' + b",".join(self._collected) + b"]}"
+            why = b"" if reason is None else b',"error":' + to_json(reason)  # as in what else is no 200
+            last = last[:-1] + why + b',"results":[' + b",".join(self._collected) + b"]}"
         return self._form.frame("end", last)
 
     async def _send(self, send: Send, data: bytes, *, more: bool) -> None:
@@ -97,7 +104,7 @@ class PredictionAnswer(Response):
             async with asyncio.timeout(self._service.limits.stalled):
                 if not self._started:
                     self._started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 await send({"type": "http.response.body", "body": data, "more_body": more})
         except TimeoutError:
             raise _Deaf from None
@@ -120,9 +127,11 @@ def counted(request: PredictionRequest, answers: list[Answer]) -> list[bytes]:
 
 def refusal(error: ServingError) -> Response:
     """Return an answer that tells of `error`."""
-    headers: Mapping[str, str] = {}
+    return failure(error.status, str(error), **_hints(error))
+
+
+def _hints(error: ServingError) -> Mapping[str, str]:
+    """Return the headers that say when to try again."""
     if isinstance(error, ServiceOverloaded):
-        headers = {"retry-after": str(error.retry_after)}
-    elif error.status == 503:
-        headers = {"retry-after": "5"}
-    return failure(error.status, str(error), **headers)
+        return {"retry-after": str(error.retry_after)}
+    return {"retry-after": "5"} if error.status == 503 else {}

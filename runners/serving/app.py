@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, Generic, cast, overload
 
 from fastapi import APIRouter, FastAPI, WebSocket
 from fastapi.routing import APIRoute
@@ -16,12 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
+from typing_extensions import TypeVar
 
 from ...bus.service.base import App, problems
 from ...bus.service.guard import LOOPBACK, Guard
 from ...bus.service.manual import manual
 from ...bus.service.stream import nobody
 from ...bus.service.token import checked
+from ..errors import InvalidArgument
 from ..predictor import Predictor
 from ..recipe import Recipe, Weights
 from .answers import PredictionAnswer, refusal
@@ -38,15 +40,17 @@ ID_HEADER = "x-request-id"
 _ID = "lineside.request"
 """Key of the id in an ASGI scope."""
 
+R = TypeVar("R", default=Any)
 
-class PredictionApp(App):
+
+class PredictionApp(App, Generic[R]):
     """The app of a `PredictionService`. Served by itself it begins and ends the service.
 
     Mounted in another app it does not, for the lifespan of mounted apps is not run: enter the service in that of
     yours, ``async with app.service``.
     """
 
-    def __init__(self, service: PredictionService, *, token: str | None = None, hosts: Collection[str] = ()) -> None:
+    def __init__(self, service: PredictionService[R], *, token: str | None = None, hosts: Collection[str] = ()) -> None:
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
             async with service:
@@ -61,8 +65,8 @@ class PredictionApp(App):
         self.service = self.hub = service
         self._guarded = token is not None
         self.include_router(routes(service))
-        self.add_middleware(RequestIds)
         self.add_middleware(Guard, token=token, hosts=LOOPBACK | frozenset(hosts), limits=service.limits)
+        self.add_middleware(RequestIds)  # the outermost: what the guard refuses has an id, too
 
     def openapi(self) -> dict[str, Any]:
         """Return what can be asked, and that it takes the token."""
@@ -74,6 +78,26 @@ class PredictionApp(App):
         return described
 
 
+@overload
+def prediction_service(
+    source: Predictor[R],
+    weights: None = None,
+    *,
+    decode: Decode | None = None,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+    limits: PredictionLimits = DEFAULT,
+) -> PredictionApp[R]: ...
+@overload
+def prediction_service(
+    source: Recipe,
+    weights: Weights | None = None,
+    *,
+    decode: Decode | None = None,
+    token: str | None = None,
+    hosts: Collection[str] = (),
+    limits: PredictionLimits = DEFAULT,
+) -> PredictionApp[Any]: ...
 def prediction_service(
     source: Predictor[Any] | Recipe,
     weights: Weights | None = None,
@@ -99,11 +123,17 @@ def prediction_service(
     Raises:
         ServiceRefused: the token is too short.
         CheckpointError: the weights cannot be loaded.
+        InvalidArgument: there are weights for a predictor, which has its own.
     """
     if token is not None:
         checked(token)
     if isinstance(source, Recipe):
         predictor, decode = source.predictor(weights), decode or source.decode
+    elif weights is not None:
+        raise InvalidArgument(
+            f"weights={str(weights)!r:.80} for a Predictor",
+            "its model has its own: load them into that, or give a Recipe",
+        )
     else:
         predictor = source
     service = PredictionService(predictor, decode=decode, limits=limits)

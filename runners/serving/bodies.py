@@ -17,7 +17,7 @@ from starlette.requests import Request
 from typing_extensions import TypeVarTuple, Unpack
 
 from .decoding import BYTES, JSON, Decoder, parsed
-from .errors import MediaTypeUnknown, RequestTooLarge, RequestUnusable
+from .errors import MediaTypeUnknown, RequestTooLarge, RequestUnusable, ServingError
 from .limits import PredictionLimits
 from .queue import RequestQueue
 from .request import Given
@@ -128,7 +128,11 @@ class Bodies:
         found: list[Given] = []
         size = 0
         for value in values:
-            found.append(self._decoder.value(value))
+            try:
+                found.append(self._decoder.value(value))
+            except ServingError as error:
+                error.about = f"inputs[{len(found)}]" if len(values) > 1 else None
+                raise
             size += found[-1].size
             if len(found) > 1:  # one alone may be larger than all the room
                 self._check_size("the inputs", size)
@@ -140,7 +144,11 @@ class Bodies:
         found: list[Given] = []
         size = len(body)  # it is held as long as its parts are decoded
         for data, media_type, name in parts:
-            found.append(await self._in_thread(self._decoder.part, data, media_type, name))
+            try:
+                found.append(await self._in_thread(self._decoder.part, data, media_type, name))
+            except ServingError as error:
+                error.about = _part(len(found), name) if len(parts) > 1 else None
+                raise
             size += found[-1].size  # a small picture may be a large array
             self._check_size("the form and its inputs", size)
             reserve(found[-1].size)
@@ -251,13 +259,32 @@ def _values(value: object) -> list[object]:
     """
     expected = '{"inputs": [...]}, or {"input": ...} for one'
     if not isinstance(value, dict):
-        raise RequestUnusable(f"this JSON is no object but a {type(value).__name__}", expected)
+        raise RequestUnusable(f"this JSON is no object but {_KINDS[type(value)]}", expected)
     given = cast("dict[str, Any]", value)
     if set(given) == {"input"}:
         return [given["input"]]
-    if set(given) != {"inputs"} or not isinstance(given["inputs"], list):
+    if set(given) != {"inputs"}:
         raise RequestUnusable(f"this JSON has {', '.join(map(repr, sorted(given)))[:200] or 'nothing'}", expected)
-    return cast("list[object]", given["inputs"])
+    inputs = given["inputs"]
+    if not isinstance(inputs, list):
+        raise RequestUnusable(f"the 'inputs' of this JSON are no list but {_KINDS[type(inputs)]}", expected)
+    return cast("list[object]", inputs)
+
+
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+"""What JSON calls its values."""
+
+
+def _part(index: int, name: str | None) -> str:
+    return f"part {index}" if name is None else f"part {index} ({name})"
 
 
 def _name(filename: str | None) -> str | None:

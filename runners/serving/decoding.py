@@ -114,8 +114,9 @@ def read_picture(data: bytes, pixels: int) -> np.ndarray[Any, np.dtype[np.uint8]
     except ServingError:
         raise
     except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
-        # Pillow's own words for the first are about an object in this process.
-        why = "it is of no known kind" if isinstance(error, UnidentifiedImageError) else f"{error!s:.200}"
+        why = f"{error!s:.200}"
+        if isinstance(error, UnidentifiedImageError):  # whose own words are about an object in this process
+            why = "it is of no known kind" if data else "it is empty"
         expected = f"one of {', '.join(FORMATS)}, with 8 or 16 bits a value, or what a Recipe(decode=...) reads"
         raise RequestUnusable(f"this picture cannot be read: {why}", expected) from None
 

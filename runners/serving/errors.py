@@ -30,10 +30,13 @@ class ServingError(RunnerError):
 
     status: ClassVar[int] = 500
     """Of the answer that tells of it."""
+    about: str | None = None
+    """For which of several inputs all of them are refused, if it is that."""
 
     def __str__(self) -> str:
         """Return what it says, as text that can be sent: where a recipe's decode has raised it, it need not be any."""
-        return sendable(super().__str__())
+        said = super().__str__()
+        return sendable(said if self.about is None else f"{self.about}: {said}")
 
 
 class RequestUnusable(ServingError, ValueError):

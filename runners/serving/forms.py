@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 from .errors import sendable
 from .request import Answer, Failure
@@ -70,9 +70,11 @@ def result_json(request: str, answer: Answer) -> tuple[bytes, bool]:
     head = {"request": request, "index": answer.index, "input": answer.label}
     if not isinstance(answer.result, Failure):
         try:
-            return to_json({**head, "result": answer.result}, inf_nan_mode="strings", fallback=_plain), True
-        except (ValueError, TypeError) as error:
-            return to_json({**head, "error": f"the result has no form in JSON: {error!s:.200}"}), False
+            # Twice, for models have a mode of their own, by which most would make null of nan.
+            result = to_jsonable_python(answer.result, fallback=_plain)
+            return to_json({**head, "result": result}, inf_nan_mode="strings"), True
+        except Exception as error:  # of the user's own code: a serializer, a `tolist`
+            return to_json({**head, "error": f"the result has no form in JSON: {reason_of(error, 200)}"}), False
     return to_json({**head, "error": answer.result.error}), False
 
 

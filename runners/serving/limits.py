@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ...bus.service.limits import ConnectionLimits
+from ..errors import InvalidArgument
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionLimits(ConnectionLimits):
-    """Sizes are in bytes, times in seconds."""
+    """Sizes are in bytes, times in seconds.
+
+    Raises:
+        InvalidArgument: one is no number, a time below 0, or a size or number below 1.
+    """
 
     body: int = 32 << 20
     """Longest body of a request."""
@@ -31,6 +36,17 @@ class PredictionLimits(ConnectionLimits):
     """Inputs that are not answered yet, of all clients together."""
     memory: int = 512 << 20
     """Size of the bodies that are being read and of the inputs that are not computed yet, of all clients together."""
+
+    def __post_init__(self) -> None:
+        """Check them: with room for nothing, clients would wait for ever."""
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if isinstance(field.default, float):
+                fits, expected = isinstance(value, (int, float)) and value >= 0, "seconds, at least 0"
+            else:
+                fits, expected = isinstance(value, int) and value >= 1, "a whole number, at least 1"
+            if not fits:
+                raise InvalidArgument(f"{field.name}={value!r:.80}", f"expected {expected}")
 
 
 DEFAULT = PredictionLimits()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...schemas import RequestOutcome
+from ..predict.pictures import Named
+from ..predict.sources import Source, inputs_of
 from .decoding import size_of
 from .errors import InputFailed, NotServing, ServingError
 from .request import Failure, Given, PredictionRequest
@@ -18,9 +20,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-async def results(
-    service: PredictionService[R], inputs: Iterable[Any] | AsyncIterable[Any], id_: str
-) -> AsyncGenerator[R]:
+async def results(service: PredictionService[R], inputs: Source, id_: str) -> AsyncGenerator[R]:
     """Yield the results of `inputs`, of which no more are taken at once than a WebSocket may send.
 
     Raises:
@@ -68,24 +68,29 @@ def _opened(service: PredictionService[Any], id_: str) -> PredictionRequest:
     return request
 
 
-async def _take(
-    service: PredictionService[Any], request: PredictionRequest, inputs: Iterable[Any] | AsyncIterable[Any]
-) -> None:
+async def _take(service: PredictionService[Any], request: PredictionRequest, inputs: Source) -> None:
     queue, most = service.queue, service.limits.in_flight
     try:
         async with aclosing(_each(inputs)) as values:
             async for value in values:
-                given = Given(value, size_of(value))
+                given = _given(value)
                 await queue.take_memory(request, given.size)
                 await queue.add_when_there_is_room(request, given, most)
     finally:
         request.complete()
 
 
-async def _each(inputs: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
+def _given(value: object) -> Given:
+    name = None
+    if isinstance(value, Named):
+        name, value = value.name, value.value
+    return Given(value, size_of(value), name)
+
+
+async def _each(inputs: Source) -> AsyncGenerator[object]:
     if isinstance(inputs, AsyncIterable):
         async for value in inputs:
             yield value
     else:
-        for value in inputs:
+        for value in inputs_of(inputs):
             yield value

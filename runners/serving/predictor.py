@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from traceback import clear_frames, walk_tb
+from traceback import clear_frames, format_exception, walk_tb
 from typing import Any, cast
 
 import torch
@@ -27,6 +27,9 @@ from .forms import reason_of
 from .request import Failure, Item
 
 logger = logging.getLogger("lineside.serving")
+
+LONGEST_LINE, MOST_LINES = 500, 200
+"""Of a traceback that is logged: what clients sent may be in it."""
 
 Deliver = Callable[[list[Item], list[object]], None]
 """Takes the results of a batch, in the thread of the run."""
@@ -150,7 +153,12 @@ class ServedPredictor(Predictor[Any]):
         if inputs == 1:
             what = "an input failed, and its client is told why"
         level = logging.WARNING if self._failures_logged[_place(error)].due() else logging.DEBUG
-        logger.log(level, what, exc_info=error)
+        if logger.isEnabledFor(level):
+            cut = _cut_traceback(error)
+            if cut is None:
+                logger.log(level, what, exc_info=error)
+            else:
+                logger.log(level, "%s\n%s", what, cut)
         _let_go(error)
         return failure
 
@@ -206,6 +214,16 @@ def _place(error: BaseException) -> object:
     """Return what kind of error it is, and where it was raised."""
     *_, (frame, line) = walk_tb(error.__traceback__)
     return type(error).__qualname__, frame.f_code.co_filename, line
+
+
+def _cut_traceback(error: BaseException) -> str | None:
+    """Return the traceback with what is too long left out; None: nothing is."""
+    lines = "".join(format_exception(error)).splitlines()
+    if len(lines) <= MOST_LINES and all(len(line) <= LONGEST_LINE for line in lines):
+        return None
+    half = MOST_LINES // 2
+    shown = lines if len(lines) <= MOST_LINES else [*lines[:half], "…", *lines[-half:]]
+    return "\n".join(line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…" for line in shown)
 
 
 def _let_go(error: BaseException) -> None:

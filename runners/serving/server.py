@@ -172,8 +172,7 @@ class PredictionServer(Server):
 
     def longest_message(self, app: Served) -> int:
         """Return how many bytes a message over a WebSocket may have."""
-        assert isinstance(app, PredictionApp)
-        return app.service.limits.message
+        return cast(PredictionApp, app).service.limits.message
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal comes, `should_exit` is set or the run fails.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from time import monotonic
@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 
 from ...schemas import RequestEnd, RequestOutcome, RequestStart, Transport
 from ..predict.config import PredictResult
+from ..predict.sources import AnySource, check_source
 from ..predictor import Predictor
 from ..run import Run
 from .bodies import Bodies
@@ -226,11 +227,17 @@ class PredictionService(Generic[R]):
         (result,) = [one async for one in self.stream([value], request=request)]
         return result
 
-    def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], *, request: str | None = None) -> AsyncGenerator[R]:
+    def stream(self, inputs: AnySource, *, request: str | None = None) -> AsyncGenerator[R]:
         """Return the results of `inputs` as an async iterator, in their order, as they come. See `predict`.
+
+        `inputs` is any source that the predictor takes, see `Predictor.stream`. It is read on the event loop: where it
+        would hold that up, as a loader or a folder of pictures may, give an async iterable.
 
         No more than ``limits.in_flight`` inputs are taken ahead of whoever reads. What is left early frees its room at
         the latest when it is collected: `contextlib.aclosing` does it at once.
+
+        Raises:
+            SourceUnusable: `inputs` is nothing to take inputs from.
 
         Raises (when it is read):
             InputFailed: an input could not be computed; the results before it were yielded.
@@ -238,7 +245,7 @@ class PredictionService(Generic[R]):
             ServiceOverloaded: there are too many requests.
             Exception: what `inputs` raises, after the results of those before.
         """
-        return results(self, inputs, request_id(request))
+        return results(self, check_source(inputs), request_id(request))
 
     # ---- what clients do
 

@@ -31,6 +31,8 @@ class Meters:
     """
 
     def __init__(self, metrics: Metric | MetricCollection | Mapping[str, Metric] | None) -> None:
+        if isinstance(metrics, Mapping) and not metrics:
+            metrics = None
         self._collection = None if metrics is None else _collect(metrics)
 
     def __bool__(self) -> bool:
@@ -94,6 +96,9 @@ def _collect(metrics: Metric | MetricCollection | Mapping[str, Metric]) -> Metri
 
     if isinstance(metrics, MetricCollection):
         return metrics
+    for name in metrics if isinstance(metrics, Mapping) else ():
+        if not isinstance(cast("object", name), str) or not name or "." in name:  # torch keeps them as submodules
+            raise InvalidArgument(f"a metric is named {name!r:.80}", "expected text without a dot")
     given = list(metrics.values()) if isinstance(metrics, Mapping) else [metrics]
     for metric in cast("list[object]", given):
         if not isinstance(metric, Metric):

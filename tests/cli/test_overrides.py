@@ -4,7 +4,8 @@ import pytest
 import typer
 
 from lineside import LinesideError, TrainConfig
-from lineside.commands.overrides import literal, override
+from lineside.commands.overrides import limited, literal, override
+from lineside.runners.serving import PredictionLimits
 
 
 @pytest.mark.parametrize(
@@ -61,3 +62,14 @@ def test_a_value_that_cannot_be_is_refused_with_its_reason() -> None:
 def test_what_is_no_assignment_is_wrong_usage(assignment: str) -> None:
     with pytest.raises(typer.BadParameter, match="expected key=value"):
         override(TrainConfig(), [assignment])
+
+
+def test_limits_of_a_service_are_replaced_likewise() -> None:
+    limits = limited(PredictionLimits(), ["body=1000", "answer=0.5"])
+    assert (limits.body, limits.answer, limits.queue) == (1000, 0.5, PredictionLimits().queue)
+    with pytest.raises(LinesideError, match="--limit bodi: PredictionLimits has no such setting; did you mean body"):
+        limited(limits, ["bodi=1"])
+    with pytest.raises(LinesideError, match="body=0; expected a whole number, at least 1"):
+        limited(limits, ["body=0"])
+    with pytest.raises(typer.BadParameter, match="expected key=value"):
+        limited(limits, ["body"])

@@ -18,6 +18,7 @@ from lineside.schemas import (
     ErrorInfo,
     Event,
     ExportPhase,
+    FitEpochEnd,
     PredictBatchEnd,
     PretrainRoutineEnd,
     RunEnd,
@@ -30,6 +31,7 @@ from lineside.schemas import (
     ValEnd,
 )
 from lineside.top.curves import Curve, chart, sparkline
+from lineside.top.following import Follower
 from lineside.top.sampling import WHOLE, Reader
 from lineside.top.screen import Screen
 from lineside.top.watching import Folder
@@ -111,14 +113,14 @@ def test_many_epochs_are_told_whole_at_any_width(tmp_path: Path) -> None:
         assert "10000/10000" in line(shown, "thousands")
 
 
-def test_an_export_that_is_completed_is_whole_however_many_phases_it_had(tmp_path: Path) -> None:
+def test_an_export_is_as_far_as_the_phases_that_its_format_has(tmp_path: Path) -> None:
     with Bus(tmp_path) as bus:
         source = bus.source("small")
         source.publish(RunStart, kind="export", model="Net", device="cpu")
-        for phase in ("capture", "save", "verify"):
+        for phase in ("capture", "save"):
             source.publish(ExportPhase, format="pt2", phase=phase, duration=0.1)
         bus.flush()
-        assert "75%" in line(drawn(tmp_path), "small")
+        assert "67%" in line(drawn(tmp_path), "small")
         source.publish(RunEnd, kind="export", outcome="completed", duration=0.3)
     assert "100%" in line(drawn(tmp_path), "small")
 
@@ -164,6 +166,67 @@ def test_a_loop_of_ones_own_that_logs_other_values_has_no_loss(tmp_path: Path) -
         assert watched(tmp_path).loss is None
         assert "nan" not in drawn(tmp_path)
         assert "nan" not in drawn(tmp_path, "enter")
+
+
+def test_the_final_evaluation_of_the_best_epoch_is_no_further_point_of_a_curve(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = begin(bus, "best-in-the-middle")
+        for epoch, accuracy in enumerate((0.25, 0.75, 0.5)):
+            train(source, epoch)
+            judge(source, epoch, accuracy)
+        found: dict[str, Any] = {"metrics": {"accuracy": 0.75}, "losses": {"loss": 0.25}, "fitness": 0.75}
+        source.publish(ValEnd, epoch=1, batches=1, samples=4, duration=0.5, speed={}, **found)
+        best: dict[str, Any] = {"best_fitness": 0.75, "best_epoch": 1, "best": None, "last": None}
+        source.publish(FitEpochEnd, epoch=1, epochs=3, final=True, duration=0.5, **found, **best)
+        end(source)
+    assert "accuracy 0.5000   by epoch" in drawn(tmp_path, "enter")
+    assert "best accuracy 0.7500" in drawn(tmp_path, "enter")
+
+
+def test_of_the_epochs_of_a_loop_of_ones_own_none_is_called_the_best(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run("own") as run:
+        for accuracy in (0.75, 0.5):
+            for _ in run.track(range(4)):
+                run.log(loss=1.5)
+            run.log(accuracy=accuracy)
+    assert watched(tmp_path).best is None
+    assert "accuracy" not in drawn(tmp_path)
+    assert "accuracy 0.5000   by epoch" in drawn(tmp_path, "enter")
+
+
+def test_the_loss_of_a_validation_that_is_over_is_its_mean(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("val")
+        source.publish(RunStart, kind="val", model="Net", device="cpu")
+        for batch, loss in enumerate((0.25, 0.75)):
+            place = {"epoch": 0, "batch": batch, "batches": 2, "batch_size": 4}
+            source.publish(ValBatchEnd, **place, losses={"loss": loss})
+        bus.flush()
+        assert watched(tmp_path).loss == 0.75
+        found: dict[str, Any] = {"metrics": {}, "losses": {"loss": 0.5}, "fitness": None}
+        source.publish(ValEnd, epoch=0, batches=2, samples=8, duration=0.5, speed={}, **found)
+        source.publish(RunEnd, kind="val", outcome="completed", duration=1.0)
+        bus.flush()
+        assert watched(tmp_path).loss == 0.5
+        assert "loss 0.7500   by batch" in drawn(tmp_path, "enter")
+
+
+def test_what_is_logged_besides_a_loss_or_without_one_is_drawn_by_step(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus, bus.run("own") as run:
+        for batch in run.track(batch for batch in range(4)):
+            run.log(reward=batch)
+        run.log(reward=0.5)
+    shown = drawn(tmp_path, "enter")
+    assert "reward 3.0000   by step" in shown
+    assert "val reward 0.5000   by epoch" in shown
+
+
+def test_the_speed_of_a_run_is_that_of_all_its_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Follower, "samples_a_second", 40.0)
+    with Bus(tmp_path) as bus:
+        train(begin(bus, "both", world=2))
+        bus.flush()
+        assert "80/s" in line(drawn(tmp_path), "both")
 
 
 def test_a_loss_that_is_lost_is_told(tmp_path: Path) -> None:
@@ -352,6 +415,22 @@ def test_an_interval_that_nobody_can_wait_for_is_refused(lineside: Lineside, tmp
 
 
 # -- how much it reads -------------------------------------------------------------------------------
+
+
+def test_of_a_long_file_all_of_the_end_is_read_though_it_lies_in_a_large_chunk(tmp_path: Path) -> None:
+    writer = JournalWriter.create(tmp_path / "shared.sqlite", Durability.PROCESS, {})
+    rest: dict[str, Any] = {"batches": None, "batch_size": 8, "loss": 0.5, "losses": {}, "lr": {}}
+    told = [("long", n) for n in range(2 * WHOLE)] + [("short", n) for n in range(8)]
+    batches = [TrainBatchEnd(run=run, epoch=0, batch=n, step=n + 1, **rest) for run, n in told]
+    bodies = [event.model_copy(update={"seq": seq}).model_dump_json().encode() for seq, event in enumerate(batches, 1)]
+    for after, upto in ((0, WHOLE), (WHOLE, len(told))):  # each is a chunk
+        some = slice(after, upto)
+        origins = [Origin(run, 1, 0) for run, _ in told[some]]
+        lines = Lines([*range(after + 1, upto + 1)], [batches[0].type] * len(origins), origins, bodies[some])
+        writer.commit(lines, 1)
+    found = Reader(writer.path, ("short",), {batches[0].type}, 32).read()
+    writer.close()
+    assert [record.seq for _, record in found] == [*range(2 * WHOLE + 1, len(told) + 1)]
 
 
 def test_of_a_long_run_samples_are_read_and_then_only_what_is_new(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_a_loop_that_logs_no_loss_is_shown_and_drawn_without_one() -> None:
     assert "loss by batch" not in [axes.get_title(loc="left") for axes in run.plot().axes]
 
 
+def test_a_loop_that_logs_nothing_of_its_batches_is_shown_without_a_loss_once_an_epoch_is_over() -> None:
+    with Bus() as bus, TrackedRun(bus, "own") as run:
+        for _ in run.track(range(4)):
+            run.log(lr=0.1)
+        run.log(accuracy=0.5)
+    told = shown(bus, run)
+    assert told["head"]["numbers"] == {"lr": 0.1}
+    assert "loss" not in text_of(run)
+    assert [axes.get_title(loc="left") for axes in run.plot().axes] == ["accuracy", "learning rate"]
+
+
 @pytest.mark.parametrize("first", [1.0, math.nan])
 def test_a_loop_whose_loss_is_lost_is_shown_with_its_nan(first: float) -> None:
     with Bus() as bus, TrackedRun(bus, "own") as run:

@@ -67,6 +67,31 @@ def test_runs_are_compared_in_the_same_axes(tmp_path: Path) -> None:
         assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"{run.id} · completed" for run in runs]
 
 
+def test_what_a_loop_of_ones_own_logs_in_its_only_epoch_is_drawn_by_batches_too() -> None:
+    with Bus() as bus, TrackedRun(bus, "own") as run:
+        for number in run.track(range(4)):
+            run.log(loss=1.0, reward=number)
+        once = titles(run.plot())
+        for number in run.track(range(4)):
+            run.log(loss=1.0, reward=number)
+    assert once == ["loss by batch", "reward by batch"]
+    assert titles(run.plot()) == ["loss by batch", "loss by epoch", "reward by epoch"]
+    with Bus() as bus, TrackedRun(bus, "own") as run:
+        for number in run.track(range(4)):
+            run.log(reward=number)
+    assert titles(run.plot()) == ["reward by batch", "reward by epoch"]
+    with Bus() as bus, TrackedRun(bus, "own") as run:
+        for number in run.track(range(4)):
+            run.log(loss=1.0, reward=number)
+    assert titles(run.plot()) == ["loss by batch", "loss by epoch", "reward by batch", "reward by epoch"]
+
+
+def test_a_run_that_is_over_and_told_nothing_to_draw_gives_a_figure_that_says_so() -> None:
+    with Bus() as bus, TrackedRun(bus, "nothing") as run:
+        pass
+    assert [text.get_text() for text in run.plot().texts if text.get_text()][-1] == "nothing to draw"
+
+
 def test_a_run_that_told_nothing_yet_gives_a_figure_that_says_so() -> None:
     with Bus() as bus:
         figure = TrackedRun(bus, "nothing").plot()

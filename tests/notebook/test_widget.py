@@ -275,6 +275,8 @@ def test_a_prediction_a_validation_and_an_export_have_their_own_progress() -> No
         )
     )
     assert "net.onnx: 1 kB, verified" in state.head()["facts"]
+    state.take(ExportStart(run="r", format="pt2", path=Path("net.pt2"), dynamic_batch=True))
+    assert state.head()["allPhases"] == ["capture", "save", "verify"]
 
 
 def test_an_evaluation_that_somebody_asked_for_in_between_is_not_the_runs_own() -> None:

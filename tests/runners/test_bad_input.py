@@ -93,12 +93,22 @@ def len_of(parameters: Iterator[Any]) -> int:
             "both loss and step was given",
         ),
         ({"loss": "mse"}, InvalidObjective, "'mse' is not callable"),
+        ({"loss": nn.MSELoss}, InvalidObjective, r"MSELoss is a class of modules; make one of it: MSELoss\("),
+        ({"config": {"epochs": 3}}, InvalidArgument, "of type dict; expected a TrainConfig; settings can also"),
+        ({"config": ValConfig()}, InvalidArgument, "of type ValConfig; expected a TrainConfig"),
+        ({"bus": "runs/"}, InvalidArgument, "bus is 'runs/' of type str; expected a lineside.Bus"),
         ({"train": 3}, InvalidArgument, "the training data is 3 of type int; expected an iterable of batches"),
         ({"val": 3}, InvalidArgument, "the validation data is 3"),
         ({"metrics": {"accuracy": len}}, InvalidArgument, "is no metric; expected a torchmetrics Metric"),
         ({"optimizer": "adam"}, InvalidArgument, "the optimizer is 'adam' of type str; expected a torch Optimizer"),
         ({"optimizer": len_of}, InvalidArgument, "the optimizer is 6 of type int"),
         ({"scheduler": 3}, InvalidArgument, "the scheduler is 3 of type int"),
+        (
+            {"metrics": {"mAP@.5": MulticlassAccuracy(2)}},
+            InvalidArgument,
+            "a metric is named 'mAP@.5'; expected text wi",
+        ),
+        ({"metrics": {0: MulticlassAccuracy(2)}}, InvalidArgument, "a metric is named 0; expected text without a dot"),
         ({"val": None}, InvalidArgument, "metrics needs validation data"),
         ({"val": None, "metrics": None, "patience": 2}, InvalidArgument, "patience needs validation data"),
     ],
@@ -288,6 +298,8 @@ def test_state_that_cannot_be_saved_is_refused_before_anything_begins(tmp_path: 
 def test_a_validator_that_would_compute_nothing_is_refused() -> None:
     with pytest.raises(InvalidObjective, match="neither loss nor step was given"):
         Validator(make_model(), DataLoader(make_data()))
+    with pytest.raises(InvalidObjective, match="neither loss nor step was given"):
+        Validator(make_model(), DataLoader(make_data()), metrics={})
 
 
 def test_a_checkpoint_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections import OrderedDict, UserDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,6 +172,9 @@ COLUMN = torch.zeros(6)
         ((tuple(Labelled(image, 0) for image in images(2)), torch.zeros(2)), 2),
         ((Labelled(COLUMN, 0), Labelled(COLUMN, 1)), 6),
         (({"a": Labelled(COLUMN, 0)}, torch.zeros(9)), 6),
+        ((np.zeros((6, 2)), np.zeros(6)), 6),
+        ({"scale": np.array(1.0), "ids": np.zeros((6, 2))}, 6),
+        (([np.zeros(3), np.zeros(5)], np.zeros(2)), 2),
         (torch.tensor(1), 1),
         (["a"], 1),
         ([], 1),

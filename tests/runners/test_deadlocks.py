@@ -15,12 +15,17 @@ from lineside.runners import Run, Trainer, WouldDeadlock
 from lineside.schemas import Event, FitEpochEnd, RunEnd, TrainBatchEnd, TrainEpochEnd, TrainEpochStart, TrainStart
 from tests.turns import begin
 
-from .support import PATIENCE, make_loader, make_trainer, start
+from .support import PATIENCE, Gate, make_loader, make_trainer, start
 
 
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     return make_trainer(tmp_path)
+
+
+@pytest.fixture
+def gate(trainer: Trainer) -> Gate:
+    return Gate(trainer)
 
 
 async def _await(run: Run[Any]) -> None:
@@ -270,3 +275,65 @@ async def test_two_may_hold_the_same_stage_one_after_the_other(trainer: Trainer)
         ["first in", "first out", "second in", "second out"],
         ["second in", "second out", "first in", "first out"],
     )
+
+
+async def test_awaiting_a_run_inside_its_own_hook_is_refused(trainer: Trainer) -> None:
+    refused: list[str] = []
+
+    @trainer.hook(TrainEpochEnd)
+    async def wait(event: Event, trainer: Trainer) -> None:
+        for attempt in (run.next(), _await(run), _hold(run)):
+            with pytest.raises(
+                WouldDeadlock, match="waits for the hook `.*wait` at TrainEpochEnd, and `.*` would wait for the run"
+            ) as caught:
+                await attempt
+            refused.append(str(caught.value).split()[0])
+
+    run = trainer.start()
+    await run
+    assert refused == ["run.next(any", "await", "hold(TrainBatchEnd)"] * 2
+
+
+def test_waiting_for_a_run_inside_its_own_sync_hook_is_refused(trainer: Trainer, gate: Gate) -> None:
+    @trainer.hook(FitEpochEnd)
+    def wait(event: Event, trainer: Trainer) -> None:
+        with pytest.raises(WouldDeadlock, match=r"run.result\(\) would wait for ever"):
+            run.result()
+        with pytest.raises(WouldDeadlock, match="return from the hook"), run.hold(TrainStart):
+            pass
+
+    run = trainer.start()
+    gate.open()
+    run.result(PATIENCE)
+
+
+async def test_awaiting_a_run_while_holding_it_is_refused(trainer: Trainer) -> None:
+    run = start(trainer)
+    elsewhere = await begin(_await(run))
+    async with run.hold(TrainEpochStart):
+        with pytest.raises(WouldDeadlock, match=r"leave the `with run.hold\(...\)` block"):
+            await run
+    await elsewhere
+
+
+async def test_a_blocking_wait_on_the_loop_of_the_async_hooks_is_refused(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    with pytest.raises(WouldDeadlock, match="use `await run`"):
+        run.result()
+    with pytest.raises(WouldDeadlock, match=r"use `async with run.hold"), run.hold(TrainEpochEnd):
+        pass
+    gate.open()
+    await run
+    assert run.result().outcome == "completed"
+
+
+async def test_running_in_the_loop_of_the_bus_is_refused(tmp_path: Path) -> None:
+    async with Bus() as bus:
+        trainer = make_trainer(tmp_path, bus=bus)
+        with pytest.raises(WouldDeadlock, match=r"Trainer.run\(\) .* use `result = await runner.start\(\)`"):
+            trainer.run()
+        assert (await trainer.start()).outcome == "completed"
+
+
+async def test_running_in_a_loop_that_nobody_needs_is_allowed(trainer: Trainer) -> None:
+    assert trainer.run().outcome == "completed"

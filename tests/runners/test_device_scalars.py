@@ -268,7 +268,7 @@ def test_a_loop_of_the_users_own_never_waits_for_the_device(bus: Bus, monkeypatc
     FakeEvent.idle = True
     bus.drain(PATIENCE)
     assert [event.loss for event in of(got, TrainBatchEnd)] == [3.0, 1.0]
-    assert of(got, TrainBatchEnd)[0].losses == {"part": 2.0}
+    assert of(got, TrainBatchEnd)[0].losses == {"loss": 3.0, "part": 2.0}
     assert of(got, TrainEpochEnd)[0].losses == {"loss": 2.5, "part": 2.0}
     assert of(got, FitEpochEnd)[0].metrics == {"accuracy": 0.5}
     assert FakeEvent.waits == 0

@@ -340,6 +340,7 @@ def test_settings_that_cannot_be_are_refused_at_once(settings: dict[str, Any], p
     [
         ([], "got nothing"),
         ((torch.randn(2), "two"), "got Tensor, str"),
+        (3, "expected one tensor or a sequence of tensors, got int"),
         (torch.tensor(1.0), "dynamic batch"),
         (torch.randn(0, 3), "at least one row"),
     ],

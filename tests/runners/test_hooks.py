@@ -162,7 +162,15 @@ def test_a_hook_without_parentheses_is_refused(trainer: Trainer) -> None:
     def forgotten(event: Event, runner: Trainer) -> None: ...
 
     with pytest.raises(NotAnEvent, match="expected an event class"):
-        trainer.hook(forgotten)(forgotten)  # type: ignore[call-overload]
+        trainer.hook(forgotten)  # type: ignore[call-overload]
+
+
+class Keeper:
+    """Made of what a callback is called with."""
+
+    def __init__(self, runner: object) -> None: ...
+
+    def __call__(self, runner: object) -> None: ...
 
 
 def takes_nothing() -> None: ...
@@ -185,6 +193,7 @@ def takes_a_keyword(*, runner: object) -> None: ...
         (takes_nothing, r"it takes \(\)"),
         (takes_two, r"missing a required argument: 'other'"),
         (takes_a_keyword, "it takes"),
+        (Keeper, "it is a class, of which calls make instances"),
     ],
 )
 def test_a_callback_that_could_not_be_called_is_refused_when_it_is_registered(
@@ -246,6 +255,20 @@ def test_partials_methods_and_callables_with_defaults_are_accepted(trainer: Trai
     assert calls == ["method", "partial", "object", trainer]
 
 
+def test_a_callback_that_fails_is_named_as_it_was_registered(trainer: Trainer) -> None:
+    class Notebook:
+        def __call__(self, runner: object) -> None:
+            raise LookupError("lost")
+
+        def __repr__(self) -> str:
+            return "<the notebook>"
+
+    trainer.add_callback("on_train_start", Notebook())
+    with pytest.raises(LookupError) as caught:
+        trainer.run()
+    assert caught.value.__notes__ == [f"raised by the hook <the notebook> at TrainStart of run {trainer.run_id}"]
+
+
 async def test_async_hooks_run_on_the_loop_where_the_run_was_started(trainer: Trainer) -> None:
     loops: list[Any] = []
 
@@ -278,6 +301,22 @@ def test_an_async_hook_that_raises_fails_the_run(trainer: Trainer) -> None:
 
     with pytest.raises(TimeoutError, match="the hook's own"):
         trainer.run()
+
+
+def test_a_timeout_in_an_async_hook_ends_the_run_as_it_is_with_its_traceback(trainer: Trainer) -> None:
+    own = TimeoutError("the store did not answer")
+
+    async def ask_the_store() -> None:
+        raise own
+
+    @trainer.hook(TrainEpochEnd)
+    async def ask(event: Event, trainer: Trainer) -> None:
+        await ask_the_store()
+
+    with pytest.raises(TimeoutError) as caught:
+        trainer.run()
+    assert caught.value is own
+    assert "ask_the_store" in [entry.name for entry in caught.traceback]
 
 
 def test_a_loop_that_ends_during_an_async_hook_fails_the_run_instead_of_hanging_it(trainer: Trainer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -152,3 +153,22 @@ async def test_the_end_of_a_stream_that_is_read_on_the_loop_of_the_bus_is_no_dea
                 assert list(predictor.stream(range(4))) == [0, 2, 4, 6]
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("settings", WAYS, ids=repr)
+async def test_once_a_reader_that_was_cancelled_is_awaited_the_next_stream_begins(
+    bus: Bus, settings: dict[str, Any]
+) -> None:
+    predictor = doubler(bus, batch_size=1, **settings)
+    reading = asyncio.Event()
+
+    async def read() -> None:
+        async for _ in predictor.stream(range(10**9)):
+            reading.set()
+
+    reader = asyncio.create_task(read())
+    await reading.wait()
+    reader.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reader
+    assert [result async for result in predictor.stream([1, 2])] == [2, 4]

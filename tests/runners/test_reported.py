@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -136,7 +138,14 @@ REFUSED: list[tuple[Callable[[Tensor], Any], str]] = [
         r"recall, which the step reports .*, is a tensor of shape \(3,\)",
     ),
     (lambda loss: (loss, {0: 0.5}), "the step reports a number beside its loss under 0, a int; name it by a str"),
-    (lambda loss: (loss, {"recall": "high"}), "recall, .*, is 'high'; expected a number or a tensor with one element"),
+    (lambda loss: (loss, {"recall": "high"}), "recall, .*, is 'high'; expected a number, or a dense tensor"),
+    (
+        lambda loss: (loss, {"recall": torch.tensor(1j)}),
+        "recall, .*, is a tensor .* torch.complex64 .*one real element",
+    ),
+    (lambda loss: (loss, {"recall": 10**400}), "recall, .*, is a number that no float can hold"),
+    (lambda loss: loss * (1 + 1j), r"loss is a complex tensor; .*, e\.g\. its \.abs\(\)"),
+    (lambda loss: {0: loss}, "the loss has a part under 0, a int; name it by a str"),
     (lambda loss: (None, {"recall": 1.0}), "loss is None of type NoneType"),
 ]
 
@@ -161,3 +170,11 @@ def test_a_metric_with_the_name_of_what_a_step_reports_is_refused_in_the_first_b
     with pytest.raises(InvalidArgument, match="a metric and what the step reports are both named 'accuracy'; rename"):
         trainer.run()
     assert trainer.progress.step == 0
+
+
+@pytest.mark.parametrize("number", [np.array(0.5), np.array([0.5]), Decimal("0.5"), torch.tensor([0.5])])
+def test_a_step_may_report_a_number_of_any_kind(tmp_path: Path, number: Any) -> None:
+    def told(model: nn.Module, batch: Batch) -> Any:
+        return plain_step(model, batch), {"share": number}
+
+    assert make(tmp_path, told).run().losses["share"] == 0.5

@@ -16,6 +16,7 @@ from torch import nn
 
 from lineside.bus import Bus, BusClosed
 from lineside.runners import (
+    InvalidArgument,
     JobRefused,
     Predictor,
     RunEnded,
@@ -24,7 +25,6 @@ from lineside.runners import (
     Trainer,
     TrainResult,
     UnreachableStage,
-    WouldDeadlock,
 )
 from lineside.schemas import (
     Event,
@@ -37,7 +37,6 @@ from lineside.schemas import (
     TrainBatchStart,
     TrainEpochEnd,
     TrainEpochStart,
-    TrainStart,
 )
 from tests.turns import begin, turn
 
@@ -382,6 +381,60 @@ async def test_awaiting_a_failed_run_raises_its_error(trainer: Trainer) -> None:
             await run
 
 
+async def test_awaiting_a_run_that_a_timeout_ended_raises_that_very_error_with_its_traceback(trainer: Trainer) -> None:
+    own = TimeoutError("the store did not answer")
+
+    @trainer.hook(TrainEpochEnd)
+    def ask_the_store(event: Event, trainer: Trainer) -> None:
+        raise own
+
+    run = trainer.start()
+    with pytest.raises(TimeoutError) as caught:
+        await run
+    assert caught.value is own
+    assert "ask_the_store" in [entry.name for entry in caught.traceback]
+    assert own.__notes__
+
+
+async def true_of_all(event: Event) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"timeout": "5"}, "was given timeout='5'; expected seconds, or None for any time"),
+        ({"timeout": float("nan")}, "was given timeout=nan"),
+        ({"timeout": float("inf")}, "was given timeout=inf"),
+        ({"where": true_of_all}, "it is async, and the coroutine that a call returns is true of every event"),
+        ({"where": 3}, "cannot ask where=3: int is not callable; expected a plain function of one event"),
+        ({"where": lambda: True}, r"cannot ask where=.*: it takes \(\)"),
+    ],
+)
+async def test_a_wait_that_could_not_tell_what_it_waits_for_or_how_long_is_refused_at_once(
+    trainer: Trainer, gate: Gate, keywords: Any, message: str
+) -> None:
+    run = trainer.start()
+    with pytest.raises(InvalidArgument, match=message):
+        run.hold(TrainEpochEnd, **keywords)
+    with pytest.raises(InvalidArgument, match=message):
+        await run.next(TrainEpochEnd, **keywords)
+    if "timeout" in keywords:
+        with pytest.raises(InvalidArgument, match=message):
+            await asyncio.to_thread(run.result, **keywords)
+    gate.open()
+    await run
+
+
+async def test_a_reason_that_is_no_text_is_refused_by_who_is_asked_to_stop(trainer: Trainer, gate: Gate) -> None:
+    run = trainer.start()
+    for reason in (3, None):
+        with pytest.raises(InvalidArgument, match="expected the reason as text, or nothing"):
+            run.stop(reason)  # type: ignore[arg-type]
+    gate.open()
+    assert (await run).outcome == "completed"
+
+
 def test_the_error_of_a_failed_run_that_nobody_asked_for_is_logged_once(
     trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -428,80 +481,6 @@ def test_who_asks_a_busy_predictor_is_told_of_the_service_that_gathers_requests(
         next(results)
         with pytest.raises(RunnerBusy, match=r"another Predictor; many requests at a time .* PredictionService"):
             predictor.run([torch.zeros(1)])
-
-
-# ---- waits that could never end
-
-
-async def test_awaiting_a_run_inside_its_own_hook_is_refused(trainer: Trainer) -> None:
-    refused: list[str] = []
-
-    @trainer.hook(TrainEpochEnd)
-    async def wait(event: Event, trainer: Trainer) -> None:
-        for attempt in (run.next(), _await(run), _hold(run)):
-            with pytest.raises(
-                WouldDeadlock, match="waits for the hook `.*wait` at TrainEpochEnd, and `.*` would wait for the run"
-            ) as caught:
-                await attempt
-            refused.append(str(caught.value).split()[0])
-
-    run = trainer.start()
-    await run
-    assert refused == ["run.next(any", "await", "hold(TrainStart)"] * 2
-
-
-async def _await(run: Any) -> None:
-    await run
-
-
-async def _hold(run: Any) -> None:
-    async with run.hold(TrainStart):
-        pass
-
-
-def test_waiting_for_a_run_inside_its_own_sync_hook_is_refused(trainer: Trainer, gate: Gate) -> None:
-    @trainer.hook(FitEpochEnd)
-    def wait(event: Event, trainer: Trainer) -> None:
-        with pytest.raises(WouldDeadlock, match=r"run.result\(\) would wait for ever"):
-            run.result()
-        with pytest.raises(WouldDeadlock, match="return from the hook"), run.hold(TrainStart):
-            pass
-
-    run = trainer.start()
-    gate.open()
-    run.result(PATIENCE)
-
-
-async def test_awaiting_a_run_while_holding_it_is_refused(trainer: Trainer) -> None:
-    run = start(trainer)
-    elsewhere = await begin(_await(run))
-    async with run.hold(TrainEpochStart):
-        with pytest.raises(WouldDeadlock, match=r"leave the `with run.hold\(...\)` block"):
-            await run
-    await elsewhere
-
-
-async def test_a_blocking_wait_on_the_loop_of_the_async_hooks_is_refused(trainer: Trainer, gate: Gate) -> None:
-    run = trainer.start()
-    with pytest.raises(WouldDeadlock, match="use `await run`"):
-        run.result()
-    with pytest.raises(WouldDeadlock, match=r"use `async with run.hold"), run.hold(TrainEpochEnd):
-        pass
-    gate.open()
-    await run
-    assert run.result().outcome == "completed"
-
-
-async def test_running_in_the_loop_of_the_bus_is_refused(tmp_path: Path) -> None:
-    async with Bus() as bus:
-        trainer = make_trainer(tmp_path, bus=bus)
-        with pytest.raises(WouldDeadlock, match=r"Trainer.run\(\) .* use `result = await runner.start\(\)`"):
-            trainer.run()
-        assert (await trainer.start()).outcome == "completed"
-
-
-async def test_running_in_a_loop_that_nobody_needs_is_allowed(trainer: Trainer) -> None:
-    assert trainer.run().outcome == "completed"
 
 
 # ---- what a failed run leaves

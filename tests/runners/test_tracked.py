@@ -6,6 +6,8 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,7 @@ def test_its_events_are_those_of_training(bus: Bus, events: list[Event]) -> None
     assert (begun.kind, begun.model, begun.config) == ("train", "digits", {"width": 3})
     last = of(events, TrainBatchEnd)[-1]
     assert (last.epoch, last.batch, last.batches, last.batch_size, last.step) == (1, 1, 2, 4, 4)
-    assert (last.loss, last.losses, last.lr) == (1.0, {"aux": 2.0}, {"all": 0.1})
+    assert (last.loss, last.losses, last.lr) == (1.0, {"loss": 1.0, "aux": 2.0}, {"all": 0.1})
     assert [done.losses for done in of(events, TrainEpochEnd)] == [{"loss": 0.0, "aux": 2.0}, {"loss": 1.0, "aux": 2.0}]
     assert [done.metrics for done in of(events, FitEpochEnd)] == [{"accuracy": 0.5}, {"accuracy": 0.6}]
     assert of(events, TrainEnd)[0].metrics == {"accuracy": 0.6}
@@ -279,7 +281,7 @@ def test_a_pass_that_somebody_still_holds_after_a_break_ends_with_the_block(bus:
     assert list(bar) == []
     told = events_of_run(bus)
     assert names(told)[-5:] == ["TrainBatchEnd", "TrainEpochEnd", "FitEpochEnd", "TrainEnd", "RunEnd"]
-    assert of(told, TrainBatchEnd)[-1].losses == {"late": 1.0}
+    assert of(told, TrainBatchEnd)[-1].losses == {"loss": 1.0, "late": 1.0}
     assert of(told, TrainEpochEnd)[0].batches == 2
 
 
@@ -344,7 +346,7 @@ def test_values_carry_no_graph_and_may_be_of_any_kind(bus: Bus, events: list[Eve
             )
     bus.drain(PATIENCE)
     end = of(events, TrainBatchEnd)[0]
-    assert (end.loss, end.losses) == (3.0, {"top 5": 1.0, "half": 1.0})
+    assert (end.loss, end.losses) == (3.0, {"loss": 3.0, "top 5": 1.0, "half": 1.0})
     assert end.lr == {"head": 1.0, "body": 2.0}
 
 
@@ -357,11 +359,11 @@ def test_the_numbers_of_numpy_and_the_rates_of_a_scheduler_can_be_logged_as_they
         for n in run.track(range(2)):
             loss = torch.tensor(3.0).numpy()
             run.log(loss=loss, one=np.ones((1, 1)), right=np.bool_(True), count=np.int64(7))
-            run.log(lr=scheduler.get_last_lr() if n else [0.5, 0.25])
+            run.log(lr=scheduler.get_last_lr() if n else [0.5, 0.25], share=Decimal("0.5"))
             loss.fill(9.0)
     bus.drain(PATIENCE)
     first, last = of(events, TrainBatchEnd)
-    assert (first.loss, first.losses) == (3.0, {"one": 1.0, "right": 1.0, "count": 7.0})
+    assert (first.loss, first.losses) == (3.0, {"loss": 3.0, "one": 1.0, "right": 1.0, "count": 7.0, "share": 0.5})
     assert (first.lr, last.lr) == ({"0": 0.5, "1": 0.25}, {"all": 0.25})
 
 
@@ -382,6 +384,7 @@ NO_NUMBERS: dict[str, Any] = {
     "too large": 10**5000,
     "array": np.ones(2),
     "array of text": np.array("much"),
+    "decimal that signals": Decimal("snan"),
 }
 
 
@@ -391,6 +394,82 @@ def test_what_is_no_number_is_refused_at_once(bus: Bus, value: Any) -> None:
         for _ in run.track(range(1)):
             with pytest.raises(TrackingRefused, match=r"log\(loss=\.\.\.\) expects a number"):
                 run.log(loss=value)
+
+
+@pytest.mark.parametrize("values", [{1: 0.5}, {"loss": 1.0, None: 0.5}, 0.5, [("loss", 1.0)], torch.ones(2)])
+def test_numbers_without_names_are_refused_and_nothing_of_the_batch_is_lost(
+    bus: Bus, events: list[Event], values: Any
+) -> None:
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            with pytest.raises(TrackingRefused, match=r"name it by a str|expected numbers by name: log\(loss=\.\.\.\)"):
+                run.log(values)
+            with pytest.raises(TrackingRefused, match="name it by a str"):
+                run.log(lr={0: 0.1})
+            run.log(loss=2)
+    bus.drain(PATIENCE)
+    assert [(end.loss, end.losses, end.lr) for end in of(events, TrainBatchEnd)] == [(2.0, {"loss": 2.0}, {})]
+
+
+def test_a_learning_rate_among_the_numbers_by_name_is_the_learning_rate(bus: Bus, events: list[Event]) -> None:
+    with bus.run() as run:
+        for _ in run.track(range(1)):
+            run.log({"loss": 1.0, "lr": 0.5})
+        run.log({"lr": 0.25})
+    bus.drain(PATIENCE)
+    assert [(end.losses, end.lr) for end in of(events, TrainBatchEnd)] == [({"loss": 1.0}, {"all": 0.5})]
+    assert of(events, FitEpochEnd)[0].metrics == {}
+
+
+def test_the_mean_of_a_long_epoch_is_as_exact_as_that_of_a_trainer(bus: Bus, events: list[Event]) -> None:
+    losses = [2.0**24, 1.0, 1.0, 1.0]  # in single precision the first swallows the others
+    with bus.run() as run:
+        for loss in run.track(losses):
+            run.log(loss=torch.tensor(loss))
+    bus.drain(PATIENCE)
+    assert of(events, TrainEpochEnd)[0].losses == {"loss": sum(losses) / 4}
+
+
+@pytest.mark.parametrize("data", [None, 3, object()])
+def test_what_cannot_be_iterated_over_is_refused_before_an_epoch_begins(
+    bus: Bus, events: list[Event], data: Any
+) -> None:
+    with bus.run() as run, pytest.raises(TrackingRefused, match="expected a loader, or anything that can be iterated"):
+        next(run.track(data))
+    bus.drain(PATIENCE)
+    assert names(events) == ["RunStart", "RunEnd"]
+
+
+def test_a_dataset_is_as_long_as_it_says(bus: Bus) -> None:
+    class Endless:
+        """A map-style dataset that raises no IndexError."""
+
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> int:
+            return index
+
+    with bus.run() as run:
+        assert list(islice(run.track(Endless()), 4)) == [0, 1, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [{"epochs": "3"}, {"epochs": 0}, {"epoch": "1"}, {"epoch": -1}, {"step": 1.5}])
+def test_a_place_that_is_no_whole_number_is_refused_before_an_epoch_begins(
+    bus: Bus, events: list[Event], number: Any
+) -> None:
+    with bus.run() as run:
+        with pytest.raises(TrackingRefused, match=r"expected a whole number from \d on"):
+            next(run.track(range(3), **number))
+        assert len(list(run.track(range(3), epochs=np.int64(1)))) == 3  # type: ignore[arg-type]
+    bus.drain(PATIENCE)
+    assert [end.epochs for end in of(events, FitEpochEnd)] == [1]
+
+
+@pytest.mark.parametrize("argument", [{"rank": -1}, {"rank": "0"}, {"attempt": 1.5}, {"name": 3}, {"id": 3}])
+def test_a_run_is_not_made_of_what_its_events_could_not_say(bus: Bus, argument: Any) -> None:
+    with pytest.raises(TrackingRefused, match=r"expected (text|a whole number from \d on)"):
+        bus.run(**argument)
 
 
 def test_calls_at_the_wrong_place_say_what_to_do(bus: Bus) -> None:
@@ -447,6 +526,17 @@ def test_without_a_journal_a_bus_knows_the_attempts_that_it_has_told_of(bus: Bus
             pass
     bus.drain(PATIENCE)
     assert [start.attempt for start in of(events, RunStart)] == [1, 1, 2]
+
+
+def test_runs_of_one_id_that_were_made_before_either_began_are_attempts_of_their_own(
+    bus: Bus, events: list[Event]
+) -> None:
+    first, second = bus.run(id="own"), bus.run(id="own")
+    for run in (second, first):
+        with run:
+            pass
+    bus.drain(PATIENCE)
+    assert [start.attempt for start in of(events, RunStart)] == [1, 2]
 
 
 def test_the_ranks_of_a_run_have_their_attempts_in_common(tmp_path: Path) -> None:

@@ -164,3 +164,9 @@ def client(address: str) -> httpx.AsyncClient:
 
 def plain_client(address: str, **headers: str) -> httpx.Client:
     return httpx.Client(base_url=address, headers=BEARER | headers, timeout=PATIENCE, trust_env=False)
+
+
+def folder_of(bus: Bus) -> Path:
+    """Return the folder that a bus keeps its journal in."""
+    assert bus.journal is not None
+    return bus.journal.parent

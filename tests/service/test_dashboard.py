@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import Browser, Locator, Page, Request, expect
+from playwright.sync_api import Browser, Page, Request, expect
 
 from lineside.bus import Bus
 from lineside.bus.service import service
@@ -23,26 +22,8 @@ from lineside.schemas import (
 )
 
 from . import stories
-from .browser import browser as running_browser
-from .support import TOKEN, serving, url
-
-WIDE = {"width": 1280, "height": 900}
-NARROW = {"width": 400, "height": 800}
-LINES = ".legend span:not(.place)"
-SOON = 30_000
-"""Milliseconds that a page may take on a busy machine, where how soon is not the question."""
-
-PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
-    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-
-
-class Sample(Event, name="tests.service.Sample"):
-    """A user's event, of a type that the page knows nothing of."""
-
-    picture: str
-    said: str = ""
+from .pages import LINES, NARROW, PIXEL, WIDE, Sample, row, types, visiting
+from .support import TOKEN, folder_of, serving, url
 
 
 class Wheel:
@@ -55,63 +36,6 @@ class Wheel:
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def bus(tmp_path: Path) -> Generator[Bus]:
-    with Bus(tmp_path / "runs") as bus:
-        yield bus
-
-
-@pytest.fixture
-def address(bus: Bus) -> Generator[str]:
-    """A service beside the training process: it reads the folder."""
-    with serving(service(_folder(bus), token=None)) as server:
-        yield url(server)
-
-
-def _folder(bus: Bus) -> Path:
-    assert bus.journal is not None
-    return bus.journal.parent
-
-
-class Visit:
-    """A page, and what must not happen on it."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.hosts: set[str] = set()
-        self.wrong: list[str] = []
-        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
-        page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("console", lambda said: self.wrong.append(said.text) if "Content Security" in said.text else None)
-
-
-@contextmanager
-def visiting(browser: Browser, address: str, viewport: Any = WIDE, **options: Any) -> Generator[Page]:
-    """Open a page for the length of the block; it may throw nothing, and ask nobody but its service."""
-    with browser.new_context(viewport=viewport, **options) as context:
-        visit = Visit(context.new_page())
-        visit.page.set_default_timeout(SOON)
-        visit.page.goto(address)
-        yield visit.page
-        assert not visit.wrong
-        assert visit.hosts == {address.split("/")[2]}
-
-
-def row(page: Page, run: str) -> Locator:
-    return page.locator(f"#runs li[data-run='{run}']")
-
-
-def types(page: Page) -> list[str]:
-    """Return the types of the events in the feed, the newest first."""
-    return page.locator(".events .type").all_inner_texts()
 
 
 # -- the list --------------------------------------------------------------------------------------
@@ -197,6 +121,8 @@ def test_a_run_shows_its_curves_stages_and_events(browser: Browser, bus: Bus, ad
         expect(page.locator(".progress .where")).to_have_text("epoch 4 of 4")
         expect(page.locator(".events .type").first).to_have_text("RunEnd")
         assert types(page)[-1] == "RunStart"
+        times = page.locator(".chart", has=page.get_by_role("heading", name="step time")).get_by_role("img")
+        expect(times).to_have_attribute("aria-label", re.compile("last: 10 ms$"))
 
 
 def test_what_happens_is_seen_step_by_step(browser: Browser, bus: Bus, address: str) -> None:
@@ -351,6 +277,7 @@ def test_ranks_that_hold_up_the_others_are_named(browser: Browser, bus: Bus, add
         )
         expect(page.locator(".verdict")).to_contain_text("Rank 1 takes 50 % longer")
         expect(page.locator(".ranks-list [data-slow=true]")).to_have_count(1)
+        expect(page.locator(".tile", has_text="samples")).to_contain_text("1,200/s")  # of all of them
 
 
 def test_predictions_and_pictures_are_shown_as_they_come(browser: Browser, bus: Bus, address: str) -> None:
@@ -398,7 +325,7 @@ def test_a_restart_of_the_service_is_survived_without_a_reload(browser: Browser,
     bus.flush()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    folder = _folder(bus)
+    folder = folder_of(bus)
     with ExitStack() as first:
         address = url(first.enter_context(serving(service(folder, token=None), port=port)))
         with visiting(browser, f"{address}/#/going") as page:
@@ -422,7 +349,7 @@ def test_a_restart_of_the_service_is_survived_without_a_reload(browser: Browser,
 def test_without_the_token_the_page_is_not_shown_and_with_its_link_it_is(browser: Browser, bus: Bus) -> None:
     stories.trained(bus.source("good"))
     bus.flush()
-    with serving(service(_folder(bus), token=TOKEN)) as server:
+    with serving(service(folder_of(bus), token=TOKEN)) as server:
         with browser.new_context() as context:
             page = context.new_page()
             answer = page.goto(url(server))
@@ -438,7 +365,7 @@ def test_without_the_token_the_page_is_not_shown_and_with_its_link_it_is(browser
 def test_it_works_below_a_path_of_an_app_of_yours(browser: Browser, bus: Bus) -> None:
     stories.trained(bus.source("good"))
     bus.flush()
-    mine = service(_folder(bus), token=None)
+    mine = service(folder_of(bus), token=None)
     app: Any = FastAPI()
     app.hub = mine.hub
     app.mount("/deep/lineside", mine)
@@ -561,7 +488,7 @@ def test_a_run_of_a_million_events_is_opened_by_what_there_is_room_for(browser: 
             stories.close_epoch(source, number // 10_000, epochs=100)
         source.publish(TrainBatchEnd, **place, batch=number, step=number + 1, loss=1 / (number + 1), seconds=0.001)
     bus.flush()
-    with serving(service(_folder(bus), token=None)) as server, visiting(browser, url(server), NARROW) as page:
+    with serving(service(folder_of(bus), token=None)) as server, visiting(browser, url(server), NARROW) as page:
         answers: list[Request] = []
         page.on("requestfinished", lambda answer: answers.append(answer))
         expect(row(page, "long")).to_be_visible()

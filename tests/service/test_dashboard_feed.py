@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, expect
 
 from lineside.bus import Bus
-from lineside.bus.service import service
 from lineside.schemas import BeforeZeroGrad, RequestEnd, RequestStart, events, wire_name
 
 from . import stories
-from .browser import browser as running_browser
-from .support import serving, url
-from .test_dashboard import PIXEL, Sample, types, visiting
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def bus(tmp_path: Path) -> Generator[Bus]:
-    with Bus(tmp_path / "runs") as bus:
-        yield bus
-
-
-@pytest.fixture
-def address(bus: Bus) -> Generator[str]:
-    """A service beside the process: it reads the folder."""
-    assert bus.journal is not None
-    with serving(service(bus.journal.parent, token=None)) as server:
-        yield url(server)
+from .pages import PIXEL, Sample, types, visiting
 
 
 def test_the_feed_is_filtered_by_type_and_by_text(browser: Browser, bus: Bus, address: str) -> None:

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from pathlib import Path
+from itertools import count
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from lineside.bus import Bus
-from lineside.bus.service import service
-from lineside.schemas import PretrainRoutineEnd, RunStart, TrainBatchEnd, TrainEpochStart, TrainStart
+from lineside.schemas import PretrainRoutineEnd, RunStart, TrainBatchEnd, TrainEpochStart, TrainStart, ValBatchEnd
 
 from . import stories
-from .browser import browser as running_browser
-from .support import serving, url
-from .test_dashboard import visiting
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def bus(tmp_path: Path) -> Generator[Bus]:
-    with Bus(tmp_path / "runs") as bus:
-        yield bus
-
-
-@pytest.fixture
-def address(bus: Bus) -> Generator[str]:
-    """A service beside the process: it reads the folder."""
-    assert bus.journal is not None
-    with serving(service(bus.journal.parent, token=None)) as server:
-        yield url(server)
-
+from .pages import visiting
 
 # -- how far it is ---------------------------------------------------------------------------------
 
@@ -99,6 +73,60 @@ def test_what_a_loop_of_ones_own_calls_its_settings_limits_nothing_and_an_epoch_
         expect(page.locator(".tile", has_text="loss")).to_have_count(0)
 
 
+def test_a_loop_of_ones_own_without_a_number_of_epochs_says_in_which_it_is_and_a_run_that_is_over_in_which_it_was(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    with bus.run(id="own") as run:
+        for _ in run.track(range(4)):
+            pass
+        batches = run.track(range(4))
+        next(batches)
+        bus.flush()
+        with visiting(browser, f"{address}/#/own") as page:
+            expect(page.locator(".progress .where")).to_have_text("epoch 2 · training")
+            next(batches)
+            bus.flush()
+            expect(page.locator(".progress .where")).to_have_text("epoch 2 · training · batch 1 of 4")
+    source = bus.source("failed")
+    stories.begin(source)
+    stories.step(source, 1)
+    stories.end(source, error="no")
+    bus.flush()
+    with visiting(browser, f"{address}/#/failed") as page:
+        expect(page.locator(".progress .where")).to_have_text("epoch 1 of 4")
+    halted = bus.source("halted")
+    stories.begin(halted, kind="val")
+    halted.publish(ValBatchEnd, epoch=0, batch=1, batches=8, batch_size=8, losses={})
+    stories.end(halted, kind="val", error="no")
+    bus.flush()
+    with visiting(browser, f"{address}/#/halted") as page:
+        expect(page.locator(".progress .where")).to_have_text("batch 2 of 8")
+
+
+def test_a_speed_in_steps_counts_those_of_the_optimizer_and_a_validation_has_batches(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    sources = {kind: bus.source(kind) for kind in ("train", "val")}
+    for kind, source in sources.items():
+        stories.begin(source, kind=kind)
+    bus.flush()
+    for kind, pace in (("train", "steps/s"), ("val", "batches/s")):
+        with visiting(browser, f"{address}/#/{kind}") as page:
+            expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+            speed = page.locator(".tile", has_text=re.compile("^samples")).locator("small")
+            for number in count():
+                place: dict[str, Any] = {"epoch": 0, "batch": number, "batches": None, "batch_size": 8}
+                if kind == "val":
+                    sources[kind].publish(ValBatchEnd, **place, losses={})
+                else:
+                    sources[kind].publish(TrainBatchEnd, **place, step=1, loss=0.5, losses={}, lr={})
+                bus.flush()
+                if speed.count() and speed.inner_text().endswith(pace):
+                    break
+            if kind == "train":  # the window of gradients that makes a step is not complete
+                expect(speed).to_have_text("0.0 steps/s")
+
+
 # -- the past, and what comes ------------------------------------------------------------------------
 
 
@@ -153,6 +181,57 @@ def test_what_a_loop_of_ones_own_found_after_an_epoch_is_drawn_as_are_its_losses
                 chart = page.locator(".chart", has=page.get_by_role("heading", name=shared, exact=True))
                 expect(chart.locator(".legend")).to_contain_text("train")
                 expect(chart.locator(".legend")).to_contain_text("val")
+
+
+def test_the_final_evaluation_of_the_best_epoch_is_no_further_point_of_a_curve(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    source = bus.source("going")
+    stories.begin(source, epochs=3)
+    for epoch in range(3):
+        stories.epoch(source, epoch, epochs=3)
+    bus.flush()
+    with visiting(browser, f"{address}/#/going") as page:
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", "accuracy at 3 points, last: 0.7000")
+        stories.close_training(source, best=1)
+        stories.end(source)
+        expect(page.locator(".events .type").first).to_have_text("RunEnd")
+        expect(page.locator(".tile", has_text="accuracy")).to_contain_text("0.9000")
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", "accuracy at 3 points, last: 0.7000")
+
+
+def test_a_loop_of_ones_own_that_logs_nothing_of_its_batches_has_no_loss_once_an_epoch_is_over(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    with bus.run(id="own") as run:
+
+        def epoch() -> None:
+            for _ in run.track(range(4)):
+                run.log(lr=0.1)
+
+        epoch()
+        bus.flush()
+        with visiting(browser, f"{address}/#/own") as page:
+            for _ in range(2):
+                epoch()
+                bus.flush()
+                expect(page.locator(".chart h3")).to_have_text(["learning rate", "step time"])
+                expect(page.locator(".tile", has_text="loss")).to_have_count(0)
+                page.reload()
+
+
+def test_a_loss_that_a_loop_of_ones_own_finds_after_an_epoch_only_is_drawn_alone(
+    browser: Browser, bus: Bus, address: str
+) -> None:
+    with bus.run(id="own") as run:
+        for _ in range(2):
+            for _ in run.track(range(4)):
+                run.log(reward=1.0)
+            run.log(loss=0.5)
+    bus.flush()
+    with visiting(browser, f"{address}/#/own") as page:
+        expect(drawn(page, "loss")).to_have_attribute("aria-label", "loss at 2 points, last: 0.5000")
+        expect(page.locator(".tile", has_text="loss")).to_have_text(["val loss0.5000"])
 
 
 def test_a_stage_that_ended_before_the_stages_were_answered_ends_none_that_began_since(

@@ -5,42 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from lineside.bus import Bus, Source
-from lineside.bus.service import service
 from lineside.demo.photos.results import LabelledPhoto
 from lineside.schemas import Boxes, Classes, PredictBatchEnd, PredictStart
 
 from . import stories
-from .browser import browser as running_browser
-from .support import serving, url
-from .test_dashboard import visiting
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with running_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def bus(tmp_path: Path) -> Generator[Bus]:
-    with Bus(tmp_path / "runs") as bus:
-        yield bus
-
-
-@pytest.fixture
-def address(bus: Bus) -> Generator[str]:
-    """A service beside the predicting process: it reads the folder."""
-    assert bus.journal is not None
-    with serving(service(bus.journal.parent, token=None)) as server:
-        yield url(server)
+from .pages import visiting
 
 
 def photo(color: str, size: tuple[int, int] = (288, 192)) -> str:

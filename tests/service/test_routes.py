@@ -30,6 +30,7 @@ from lineside.schemas import (
     ValStart,
 )
 
+from . import stories
 from .support import (
     BEARER,
     PATIENCE,
@@ -187,6 +188,19 @@ def test_what_a_loop_of_ones_own_found_after_an_epoch_is_a_series(tmp_path: Path
     with TestClient(service(tmp_path), "http://localhost") as http:
         accuracy = http.get("/runs/own/metrics?series=val/accuracy").json()["series"]["val/accuracy"]
         assert (accuracy["step"], accuracy["value"]) == ([4, 8], [0.25, 0.5])
+
+
+def test_the_final_evaluation_of_the_best_epoch_is_no_further_point_of_a_series(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("run")
+        stories.begin(source, epochs=3)
+        for epoch in range(3):
+            stories.epoch(source, epoch, epochs=3)
+        stories.close_training(source, best=1)
+    with TestClient(service(tmp_path), "http://localhost") as http:
+        found = http.get("/runs/run/metrics?series=val/accuracy&series=val_loss/loss&series=fitness").json()["series"]
+        assert found["val/accuracy"]["value"] == [0.5, 0.6, 0.7]
+        assert [points["step"] for points in found.values()] == [[10, 20, 30]] * 3
 
 
 def test_a_resumed_run_counts_what_it_did_again_once(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from lineside.runners import TrainResult
 from lineside.schemas import Event, TrainBatchEnd
 from tests.runners.support import make_loader, make_trainer
 
-from .browser import browser as running_browser
 from .support import PATIENCE, QUICK, TOKEN, plain_client, serving, url
 
 SOON = 30_000
@@ -162,12 +161,6 @@ def test_a_paused_run_can_be_stopped(live: Live) -> None:
 
 
 # -- with the buttons ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with running_browser() as browser:
-        yield browser
 
 
 @contextmanager

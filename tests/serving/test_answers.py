@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
+import httpx2 as httpx
+from pydantic import BaseModel, field_serializer
+from torch import Tensor, nn
+
+from lineside.runners import PredictBatch, Predictor
+from lineside.runners.serving import prediction_service
 from lineside.schemas import PredictBatchEnd, PredictBatchStart, RequestEnd, RequestStart, RunEnd
 
-from .support import BAD, hearing, inputs, lines, results, served, until
+from .support import BAD, column, hearing, inputs, lines, results, running, served, until
 
 
 def test_results_come_as_lines_as_events_or_as_one_object() -> None:
@@ -223,6 +230,45 @@ def test_a_result_is_written_as_json_whatever_it_is_made_of() -> None:
         assert told[4]["result"] == {"a": [3]}
 
 
+class Score(BaseModel):
+    value: float
+
+
+class Constant(Score, ser_json_inf_nan="constants"):
+    inner: Score
+
+
+class Unwilling(Score):
+    @field_serializer("value")
+    def refuse(self, value: float) -> float:
+        raise KeyError("not this one")
+
+
+def test_numbers_that_json_has_none_for_are_told_by_name_in_models_too() -> None:
+    made = [
+        Score(value=math.nan),
+        [Score(value=math.inf)],
+        Constant(value=-math.inf, inner=Score(value=math.nan)),
+        Unwilling(value=1.0),
+    ]
+
+    def one(outputs: Tensor, batch: PredictBatch) -> list[object]:
+        return [made[int(outputs)]]
+
+    predictor = Predictor(nn.Identity(), preprocess=column, postprocess=one, batch_size=1, device="cpu")
+    with running(prediction_service(predictor)) as server:
+        address = f"http://127.0.0.1:{server.config.port}/predict"
+        told = lines(httpx.post(address, json=inputs(0, 1, 2, 3), trust_env=False))
+    assert [one["result"] for one in told[:3]] == [
+        {"value": "NaN"},
+        [{"value": "Infinity"}],
+        {"value": "-Infinity", "inner": {"value": "NaN"}},
+    ]
+    assert told[3]["error"].startswith("the result has no form in JSON: ")
+    assert "KeyError" in told[3]["error"]
+    assert math.isnan(Score.model_validate(told[0]["result"]).value)
+
+
 def test_an_id_that_is_none_is_replaced_and_every_answer_has_one() -> None:
     with served() as service, service.client() as client:
         for given, kept in (("job-7.b_1", True), ("a/b", False), ("x" * 65, False), ("ä", False), ("", False)):
@@ -234,3 +280,6 @@ def test_an_id_that_is_none_is_replaced_and_every_answer_has_one() -> None:
             "/predict", content=b"{", headers={"x-request-id": "r", "content-type": "application/json"}
         )
         assert (refused.status_code, refused.headers["x-request-id"]) == (400, "r")
+        for host, status in ("elsewhere", 421), ("localhost", 200):
+            answer = client.post("/predict", json=inputs(1), headers={"x-request-id": "s", "host": host})
+            assert (answer.status_code, answer.headers["x-request-id"]) == (status, "s")

@@ -69,6 +69,38 @@ def test_what_is_no_picture_is_told_without_the_insides_of_the_service() -> None
         assert "object at" not in reason
 
 
+def test_of_several_inputs_the_one_that_all_are_refused_for_is_named() -> None:
+    good = saved(Image.new("RGB", (6, 4)), "PNG")
+    files = {"a": ("one.png", good, "image/png"), "b": ("two.png", b"no picture", "image/png")}
+    ragged = [[1], [2]], [[1], [2, 3]]
+    with served() as service, service.client() as client:
+        assert client.post("/predict", files=files).json()["error"].startswith("part 1 (two.png): this picture")
+        answer = client.post("/predict", json=inputs(*ragged))
+        assert answer.json()["error"].startswith("inputs[1]: an input has lists of different lengths")
+        answer = client.post("/predict", json=inputs(ragged[1]))
+        assert answer.json()["error"].startswith("an input has lists of different lengths")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"inputs": 1}', "the 'inputs' of this JSON are no list but a number"),
+        ('{"inputs": {}}', "the 'inputs' of this JSON are no list but an object"),
+        ("null", "this JSON is no object but null"),
+        ('"seven"', "this JSON is no object but a string"),
+    ],
+)
+def test_json_of_another_kind_is_told_in_the_words_of_json(body: str, reason: str) -> None:
+    with served() as service, service.client(**{"content-type": "application/json"}) as client:
+        assert client.post("/predict", content=body).json()["error"].startswith(f"{reason}; expected ")
+
+
+def test_a_file_without_anything_in_it_is_told_to_be_empty() -> None:
+    with served() as service, service.client() as client:
+        answer = client.post("/predict", files={"a": ("one.png", b"", "image/png")})
+        assert answer.json()["error"].startswith("this picture cannot be read: it is empty; ")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_of_a_picture_with_16_bits_the_upper_ones_are_kept(kind: str) -> None:
     with served() as service, service.client(**{"content-type": "image/*"}) as client:

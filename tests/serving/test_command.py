@@ -71,12 +71,14 @@ def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[s
 def test_it_computes_what_is_sent_with_the_token_and_a_signal_ends_its_run(
     tmp_path: Path, ending: signal.Signals
 ) -> None:
-    with command(tmp_path, "--set", "batch_size=8") as (process, address, token):
+    with command(tmp_path, "--set", "batch_size=8", "--limit", "body=1000") as (process, address, token):
         with httpx.Client(base_url=address, trust_env=False, timeout=PATIENCE) as client:
             assert client.post("/predict", json=inputs(1)).status_code == 401
             client.headers["authorization"] = f"Bearer {token}"
             assert results(lines(client.post("/predict", json=inputs(1, 2)))) == [2.0, 4.0]
-            assert client.get("/").json()["batch_size"] == 8
+            about = client.get("/").json()
+            assert (about["batch_size"], about["limits"]["body"]) == (8, 1000)
+            assert client.post("/predict", json=inputs(*range(1000))).status_code == 413
         process.send_signal(ending)
         assert process.wait(PATIENCE) == 128 + ending
     kept = list(Journal(tmp_path / "runs").events(RequestEnd, RunEnd))

@@ -94,3 +94,19 @@ def test_of_a_batch_that_failed_nothing_is_held_while_its_inputs_are_computed_al
     with computing(model) as service, service.client() as client:
         assert results(lines(client.post("/predict", json=inputs(1, 2, 3, 4)))) == [2.0, 4.0, 6.0, 8.0]
     assert model.alive == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("said", ["a" * 100_000, "a\n" * 50_000], ids=["line", "lines"])
+def test_of_what_a_client_sent_no_more_than_a_page_is_logged(said: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Quoting(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            raise ValueError(f"cannot compute {said}")
+
+    with computing(Quoting()) as service, service.client() as client:
+        assert results(lines(client.post("/predict", json=inputs(1)))) == ["error"]
+    (warning,) = told(caplog)
+    text = warning.getMessage()
+    assert text.startswith("an input failed, and its client is told why\nTraceback")
+    assert "in forward" in text
+    assert "ValueError: cannot compute a" in text
+    assert len(text) < 10_000

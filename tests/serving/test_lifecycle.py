@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from torch import nn
 
-from lineside.runners import NotServing, Predictor
+from lineside.runners import InvalidArgument, NotServing, Predictor
 from lineside.runners.serving import PredictionApp, PredictionLimits, PredictionService, prediction_service
 from lineside.schemas import PredictEnd, RequestEnd, RunEnd, RunStart
 
@@ -269,3 +269,9 @@ async def asking(app: Any) -> AsyncGenerator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield client
+
+
+def test_weights_for_a_predictor_are_refused_rather_than_left_out() -> None:
+    source: Any = counter()
+    with pytest.raises(InvalidArgument, match=r"weights='best\.pt' for a Predictor; "):
+        prediction_service(source, "best.pt")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lineside.runners import Recipe
+from lineside.runners import InvalidArgument, Recipe
 from lineside.runners.serving import PredictionApp, PredictionLimits, prediction_service
 from lineside.schemas import RequestEnd, RequestStart
 
@@ -35,6 +35,7 @@ from .support import (
 )
 
 JSON = {"content-type": "application/json"}
+NAN = float("nan")
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n%d\r\n'
 
@@ -215,6 +216,31 @@ async def test_a_request_has_its_time_before_its_first_result_and_after() -> Non
     assert [event.outcome for event in heard.of(RequestEnd)] == ["failed", "failed"]
 
 
+async def test_the_status_of_one_object_says_whether_all_results_are_in_it() -> None:
+    with served(limits=PredictionLimits(answer=1.0, grace=0.1), batch_size=1) as service:
+        async with service.aclient(accept="application/json") as client:
+            service.model.hold()
+            service.model.allow()
+            late = await client.post("/predict", json=inputs(1, 2))
+            told = late.json()
+            assert (late.status_code, told["end"], told["count"]) == (504, "failed", 1)
+            assert [one["result"] for one in told["results"]] == [2.0]
+            assert told["error"] == told["reason"]
+            assert "within 1 s" in told["error"]
+            service.model.let_go()
+    with served(limits=PredictionLimits(grace=0.1), batch_size=1) as service:
+        async with service.aclient(accept="application/json") as client:
+            service.model.hold()
+            service.model.allow()
+            going = asyncio.create_task(client.post("/predict", json=inputs(1, 2)))
+            await until(lambda: (service.queue.unsent, service.model.seen) == (1, [1.0]))
+            service.server.should_exit = True
+            ended = await going
+            assert (ended.status_code, ended.headers["retry-after"]) == (503, "5")
+            assert [one["result"] for one in ended.json()["results"]] == [2.0]
+            service.model.let_go()
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     with served(limits=PredictionLimits(request=0.3, grace=1.0)) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.server.config.port)
@@ -251,3 +277,19 @@ def test_no_body_whatever_fails_the_service(shared: Served) -> None:
 def shared() -> Any:
     with served() as service:
         yield service
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("in_flight", 0, "a whole number, at least 1"),
+        ("queue", -1, "a whole number, at least 1"),
+        ("memory", 1e9, "a whole number, at least 1"),
+        ("grace", -0.1, "seconds, at least 0"),
+        ("answer", NAN, "seconds, at least 0"),
+        ("stalled", "30", "seconds, at least 0"),
+    ],
+)
+def test_limits_with_which_clients_would_wait_for_ever_are_refused(name: str, value: Any, expected: str) -> None:
+    with pytest.raises(InvalidArgument, match=rf"{name}=.*; expected {expected}$"):
+        PredictionLimits(**{name: value})

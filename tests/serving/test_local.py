@@ -6,16 +6,27 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
 
 from lineside.bus import Bus
-from lineside.runners import InputFailed, NotServing, ServiceOverloaded
+from lineside.runners import (
+    InputFailed,
+    NotServing,
+    PictureUnreadable,
+    Predictor,
+    ServiceOverloaded,
+    SourceUnusable,
+)
 from lineside.runners.serving import PredictionLimits, PredictionService
 from lineside.schemas import RequestEnd, RequestStart
 
-from .support import BAD, PATIENCE, Counting, counter, entered, hearing, served, until
+from .support import BAD, PATIENCE, Counting, column, counter, doubled, entered, hearing, served, until
 
 
 def service_of(
@@ -53,6 +64,47 @@ async def test_a_stream_gives_the_results_in_the_order_of_its_inputs(kind: str) 
     async with service_of() as service:
         inputs = later() if kind == "async iterator" else (float(n) for n in range(500))
         assert [result async for result in service.stream(inputs)] == [2.0 * n for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        DataLoader(TensorDataset(torch.arange(5.0), torch.zeros(5)), batch_size=2),
+        TensorDataset(torch.arange(5.0), torch.zeros(5)),
+        torch.arange(5.0),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+async def test_a_stream_takes_what_its_predictor_takes(source: Any) -> None:
+    expected = counter().run(source).results
+    assert len(expected) == 5
+    async with service_of() as service:
+        assert tuple([result async for result in service.stream(source)]) == expected
+
+
+async def test_the_pictures_of_a_folder_are_inputs_under_their_names(tmp_path: Path) -> None:
+    for name, value in ("2.png", 20), ("10.png", 100):
+        Image.new("L", (1, 1), value).save(tmp_path / name)
+
+    def brightness(inputs: list[Any]) -> torch.Tensor:
+        return column([value.max() for value in inputs])
+
+    predictor = Predictor(Counting(), preprocess=brightness, postprocess=doubled, batch_size=2, device="cpu")
+    async with PredictionService(predictor) as service:
+        assert [result async for result in service.stream(tmp_path)] == [40.0, 200.0]
+        (tmp_path / "3.png").write_bytes(b"no picture")
+        with pytest.raises(PictureUnreadable, match=r"3\.png cannot be read"):
+            assert [result async for result in service.stream(tmp_path)]
+
+
+@pytest.mark.parametrize("source", [5, None, {"a": 1}, "no such folder"])
+async def test_what_is_no_source_is_refused_at_once(source: Any) -> None:
+    with hearing() as (bus, heard):
+        async with service_of(bus) as service:
+            with pytest.raises(SourceUnusable, match="expected .*iterable"):
+                service.stream(source)
+        bus.drain()
+    assert not heard.of(RequestStart)
 
 
 async def test_they_share_batches_with_clients_over_http() -> None:

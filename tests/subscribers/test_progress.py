@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from lineside.bus.subscribers import Progress
 from lineside.bus.subscribers.live import LiveDisplay
-from lineside.schemas import Event, FitEpochEnd, RunEnd, RunStart, TrainBatchEnd, ValEnd
+from lineside.schemas import Event, ExportPhase, ExportStart, FitEpochEnd, RunEnd, RunStart, TrainBatchEnd, ValEnd
 
 Story = Callable[[str], list[Event]]
 
@@ -94,6 +97,11 @@ def test_plain_lines_hold_no_control_characters(plain: Callable[[list[Event]], s
     assert plain(story(kind)).replace("\n", "").replace("\t", "").isprintable()
 
 
+def test_of_a_loop_of_ones_own_no_device_is_named(plain: Callable[[list[Event]], str]) -> None:
+    said = plain([RunStart(run="own-1", kind="train", model="own", device="")])
+    assert said == "train    own, run own-1\n"
+
+
 def test_other_ranks_stay_silent(plain: Callable[[list[Event]], str], story: Story) -> None:
     assert plain([event.model_copy(update={"rank": 1}) for event in story("train")]) == ""
 
@@ -137,12 +145,34 @@ def test_a_run_that_a_number_of_steps_ends_has_a_bar_of_them_and_the_time_that_t
     assert "0:02 left" in shown  # of three steps one took a second
 
 
+def test_the_bar_of_a_loop_of_ones_own_shows_its_loss_beside_what_else_it_logs_and_no_loss_where_it_logs_none() -> None:
+    begin: Event = RunStart(run="own", kind="train", model="own", device="")
+    place: dict[str, Any] = {"run": "own", "epoch": 0, "batch": 0, "batches": 2, "batch_size": 1, "step": 1, "lr": {}}
+    both = drawn([begin, TrainBatchEnd(**place, loss=0.5, losses={"reward": 2.0})])
+    assert "loss 0.5000  reward 2.0000" in both
+    other = drawn([begin, TrainBatchEnd(**place, loss=math.nan, losses={"reward": 2.0})])
+    assert "reward 2.0000" in other
+    assert "loss" not in other
+
+
 def test_validation_within_training_has_its_bar(story: Story) -> None:
     assert "validate" in drawn(story("train"))
 
 
 def test_an_export_shows_the_phase_in_work(story: Story) -> None:
     assert "capture 1.50 s  lower …" in drawn(story("export")[:3])
+
+
+def test_an_export_waits_for_no_phase_that_its_format_does_not_have() -> None:
+    shown: list[Event] = [
+        RunStart(run="x", kind="export", model="Net", device="cpu"),
+        ExportStart(run="x", format="pt2", path=Path("net.pt2"), dynamic_batch=True),
+        ExportPhase(run="x", format="pt2", phase="capture", duration=1.5),
+        ExportPhase(run="x", format="pt2", phase="save", duration=0.5),
+    ]
+    assert "capture 1.50 s  save …" in drawn(shown[:-1])
+    assert "capture 1.50 s  save 0.50 s  verify …" in drawn(shown)
+    assert "lower" not in drawn(shown)
 
 
 def test_predictions_stay_as_lines(story: Story) -> None:

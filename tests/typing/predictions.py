@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lineside.runners import PredictBatch, Predictor, PredictResult, PredictStream, Run, boxes, classes, values
-from lineside.runners.serving import PredictionService
+from lineside.runners import PredictBatch, Predictor, PredictResult, PredictStream, Recipe, Run, boxes, classes, values
+from lineside.runners.serving import PredictionApp, PredictionService, prediction_service
 from lineside.schemas import Boxes, Classes, Values
 
 
@@ -43,6 +43,22 @@ async def a_service_has_the_results_of_its_predictor(model: nn.Module, inputs: l
         assert_type(await service.predict(inputs[0]), Mine)
         async for result in service.stream(inputs):
             assert_type(result, Mine)
+
+
+async def an_app_has_the_results_of_its_predictor(model: nn.Module, recipe: Recipe) -> None:
+    app = prediction_service(Predictor(model, postprocess=mine))
+    assert_type(app, PredictionApp[Mine])
+    assert_type(await app.service.predict(1.0), Mine)
+    assert_type(prediction_service(recipe, "runs/digits"), PredictionApp[Any])
+
+
+async def a_service_takes_what_its_predictor_takes(
+    service: PredictionService[Mine], folder: Path, dataset: Dataset[tuple[Tensor, int]]
+) -> None:
+    async for result in service.stream(folder):
+        assert_type(result, Mine)
+    async for result in service.stream(dataset):
+        assert_type(result, Mine)
 
 
 def paths_are_sources(predictor: Predictor[Classes], folder: Path) -> Iterator[str]:

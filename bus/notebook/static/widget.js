@@ -5,7 +5,6 @@ const QUIET_AFTER = 10_000; // milliseconds without a word, of a run that goes o
 const SURE_FOR = 4000; // milliseconds in which a second click stops the run
 const GOING = ["waiting", "running", "held", "paused", "stopping"];
 const STILL = ["held", "paused"]; // it stands, and says nothing
-const PHASES = ["capture", "lower", "save", "verify"];
 
 // ---- elements. No markup is ever built from text, so nothing that an event says can become markup.
 
@@ -539,8 +538,8 @@ class View {
     const hasEpochs = head.epoch !== null && head.epoch !== undefined;
     this.batches.hidden = isOver || !hasEpochs;
     mark(this.batches, "value", head.batches ? (head.batch / head.batches).toFixed(4) : 0);
-    const done = isOver ? head.epoch : Math.min(head.epoch + 1, head.epochs ?? Infinity);
-    const epoch = hasEpochs ? `epoch ${count(done)}${head.epochs ? ` of ${count(head.epochs)}` : ""}` : "";
+    const current = isOver ? head.current : Math.min(head.epoch + 1, head.epochs ?? Infinity);
+    const epoch = hasEpochs && current ? `epoch ${count(current)}${head.epochs ? ` of ${count(head.epochs)}` : ""}` : "";
     const step = head.steps ? `step ${count(head.step)} of ${count(head.steps)}` : "";
     const batch = head.batch && !(isOver && hasEpochs) ? `batch ${count(head.batch)}${head.batches ? ` of ${count(head.batches)}` : ""}` : "";
     say(this.where, [epoch, step, isOver ? "" : head.doing, batch].filter(Boolean).join(" · "));
@@ -561,7 +560,7 @@ class View {
     for (const [name, value] of shown) say(this.kept.tiles.get(name).value, /^lr\b/.test(name) && typeof value === "number" ? short(value) : number(value));
     const done = new Map(head.phases);
     this.phases.hidden = head.kind !== "export";
-    keyed(this.phases, this.kept.phases, head.kind === "export" ? PHASES : [], () => ({ element: h("li") }));
+    keyed(this.phases, this.kept.phases, head.kind === "export" ? head.allPhases : [], () => ({ element: h("li") }));
     for (const [phase, { element }] of this.kept.phases) {
       mark(element, "data-done", done.has(phase) ? "" : null);
       say(element, done.has(phase) ? `${phase} ${duration(done.get(phase))}` : phase);

@@ -170,6 +170,11 @@ export class Chart {
     return this.zoomed && typeof min === "number" ? [min, max] : null;
   }
 
+  /** @param {unknown} value */
+  said(value) {
+    return typeof value === "number" ? this.format(value) : number(value);
+  }
+
   /** @param {number} value */
   tick(value) {
     return this.format === number ? short(value) : this.format(value);
@@ -184,9 +189,9 @@ export class Chart {
       const column = this.u?.data[this.columns?.[index] ?? 0] ?? [];
       const key = this.keys?.[index];
       const value = at === null || at === undefined ? last(line) : near(column, at);
-      if (key) say(key, typeof value === "number" ? this.format(value) : number(value));
+      if (key) say(key, this.said(value));
     });
-    const ends = this.lines.map((line) => `${line.label} ${number(last(line))}`.trim());
+    const ends = this.lines.map((line) => `${line.label} ${this.said(last(line))}`.trim());
     this.plot.setAttribute("aria-label", `${this.title} at ${this.u?.data[0].length ?? 0} points, last: ${ends.join(", ")}`);
   }
 

@@ -13,6 +13,7 @@ export class Progress {
     /** @type {number | null} */
     this.epochs = null;
     this.done = 0; // epochs
+    this.current = 0; // the epoch that began last, from 1
     this.within = 0; // share of the current one
     this.trains = false; // else it is one pass over its batches
     /** @type {Record<string, any>} */
@@ -58,13 +59,13 @@ export class Progress {
         Object.assign(this, { steps: this.settings.max_steps ?? null, seconds: this.settings.max_seconds ?? null });
         break;
       case "TrainStart":
-        Object.assign(this, { epochs: event.epochs, done: event.epoch, step: event.step, began: { time, step: event.step } });
+        Object.assign(this, { epochs: event.epochs, done: event.epoch, current: event.epoch, step: event.step, began: { time, step: event.step } });
         break;
       case "TrainEpochStart":
-        Object.assign(this, { epochs: event.epochs, done: event.epoch, within: 0, batch: 0, batches: event.batches, begun: time, doing: "training" });
+        Object.assign(this, { epochs: event.epochs, done: event.epoch, current: event.epoch + 1, within: 0, batch: 0, batches: event.batches, begun: time, doing: "training" });
         break;
       case "TrainBatchEnd":
-        Object.assign(this, { done: event.epoch, step: event.step, batch: event.batch + 1, batches: event.batches, doing: "training" });
+        Object.assign(this, { done: event.epoch, current: event.epoch + 1, step: event.step, batch: event.batch + 1, batches: event.batches, doing: "training" });
         this.within = event.batches ? (event.batch + 1) / event.batches : 0;
         this.began ??= { time, step: event.step };
         break;
@@ -90,7 +91,7 @@ export class Progress {
         break;
       case "FitEpochEnd":
         if (event.final) break;
-        Object.assign(this, { done: event.epoch + 1, within: 0, batch: 0, doing: "", begun: time });
+        Object.assign(this, { done: event.epoch + 1, current: event.epoch + 1, within: 0, batch: 0, doing: "", begun: time });
         this.lengths = [...this.lengths, event.duration].slice(-REMEMBERED);
         break;
       default:
@@ -150,9 +151,11 @@ export class Progress {
     else this.bar.value = share;
     this.bar.hidden = isOver && (share === null || share === 1); // what is whole needs no measure
     this.element.dataset.state = summary.state;
-    const epoch = this.epochs ? `epoch ${Math.min(this.done + (isOver ? 0 : 1), this.epochs)} of ${count(this.epochs)}` : "";
-    const batch = this.batch && !isOver ? `batch ${count(this.batch)}${this.batches ? ` of ${count(this.batches)}` : ""}` : "";
-    say(this.where, [epoch, isOver ? "" : this.doing, batch].filter(Boolean).join(" · "));
+    const current = isOver ? this.current : Math.min(this.done + 1, this.epochs ?? Infinity);
+    const epoch = this.trains && current ? `epoch ${count(current)}${this.epochs ? ` of ${count(this.epochs)}` : ""}` : "";
+    const step = this.steps ? `step ${count(this.step)} of ${count(this.steps)}` : "";
+    const batch = this.batch && !(isOver && this.trains) ? `batch ${count(this.batch)}${this.batches ? ` of ${count(this.batches)}` : ""}` : "";
+    say(this.where, [epoch, step, isOver ? "" : this.doing, batch].filter(Boolean).join(" · "));
     const { remaining } = this;
     if (isOver) say(this.left, summary.duration === null ? "" : `took ${duration(summary.duration)}`);
     else if (summary.state === "stalled") say(this.left, "");

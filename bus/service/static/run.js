@@ -9,6 +9,7 @@ import { Observing } from "./observing.js";
 import { Predictions } from "./predictions.js";
 import { Progress } from "./progress.js";
 import { Ranks } from "./ranks.js";
+import { stateOf } from "./runs.js";
 import { Steering } from "./steering.js";
 import { follow } from "./stream.js";
 import { Throughput } from "./throughput.js";
@@ -220,6 +221,7 @@ export class RunPage {
     this.summary = summary;
     this.timeline.isRunning = summary.state === "running";
     this.curves.trains = summary.kind === "train" || summary.kind === null;
+    this.curves.hasEpoch = this.isOver || (summary.epoch ?? 0) > 0;
     document.title = `${summary.state === "running" ? "● " : ""}${summary.run} – Lineside`;
     this.painter.ask();
   }
@@ -243,7 +245,7 @@ export class RunPage {
     const isPaused = going === "paused" && !this.isOver;
     const state = isPaused ? "stalled" : summary.state;
     this.chip.dataset.state = state;
-    say(this.chip, summary.outcome === "stopped" ? "stopped" : going && going !== "running" && !this.isOver ? going : summary.state);
+    say(this.chip, going && going !== "running" && !this.isOver ? going : stateOf(summary));
     const started = summary.started ? `started ${day(summary.started)}` : "";
     const facts = [
       summary.kind !== "train" && summary.kind,

@@ -186,7 +186,7 @@ function makeRow(run, toggle) {
   /** @param {Summary} summary */
   const show = (summary) => {
     element.dataset.state = summary.state;
-    say(state, summary.state);
+    say(state, stateOf(summary));
     const parts = [summary.model ?? summary.kind ?? "run"];
     const isOver = summary.state === "finished" || summary.state === "failed";
     if (summary.kind !== "train" && summary.kind && summary.model) parts.push(summary.kind);
@@ -203,10 +203,16 @@ function makeRow(run, toggle) {
 /** @param {Summary} summary */
 export const began = (summary) => Date.parse(summary.started ?? summary.updated);
 
+/**
+ * In a word: one that somebody stopped is over, too.
+ * @param {Summary} summary
+ */
+export const stateOf = ({ state, outcome }) => (outcome === "stopped" ? outcome : state);
+
 /** @param {Summary} summary */
 function lastMetric(summary) {
   const [first] = Object.entries(summary.metrics);
-  if (first) return `${first[0]} ${number(first[1])}`;
+  if (first) return `${first[0] === "loss" ? "val loss" : first[0]} ${number(first[1])}`;
   return summary.fitness === null ? "" : `fitness ${number(summary.fitness)}`;
 }
 
@@ -215,6 +221,6 @@ function lastMetric(summary) {
  * @param {string[]} words all of which it must have
  */
 function matches(summary, words) {
-  const text = `${summary.run} ${summary.state} ${summary.kind} ${summary.model} ${summary.host}`.toLowerCase();
+  const text = `${summary.run} ${summary.state} ${stateOf(summary)} ${summary.kind} ${summary.model} ${summary.host}`.toLowerCase();
   return words.every((word) => text.includes(word));
 }

@@ -129,12 +129,13 @@ export class RunSeries {
         break;
       case "ValEnd":
         if (event.aside) break; // somebody asked for it in between
-        this.addAll("val/", time, event.metrics);
-        this.addAll("val_loss/", time, event.losses);
-        if (event.fitness !== null) this.add("fitness", time, event.fitness);
+        // After the last epoch the best weights are evaluated once more, which is no further point of the curves.
+        this.addAll("val/", time, this.untold(event.metrics, "val/"));
+        this.addAll("val_loss/", time, this.untold(event.losses, "val_loss/"));
+        if (event.fitness !== null) this.addAll("", time, this.untold({ fitness: event.fitness }, ""));
         break;
       case "FitEpochEnd": // what a loop of the user's own found; of ours, ValEnd has told it already
-        if (!event.final) this.addAll("val/", time, this.untold(event.metrics));
+        if (!event.final) this.addAll("val/", time, this.untold(event.metrics, "val/", "val_loss/"));
         break;
       default:
     }
@@ -162,12 +163,13 @@ export class RunSeries {
   }
 
   /**
-   * @param {Record<string, unknown>} metrics
+   * @param {Record<string, unknown>} values
+   * @param {...string} prefixes of the series that may have them
    * @returns {Record<string, unknown>} those of them that were not told at this step
    */
-  untold(metrics) {
+  untold(values, ...prefixes) {
     const isTold = (/** @type {string} */ name) => this.series.get(name)?.step.at(-1) === this.step;
-    return Object.fromEntries(Object.entries(metrics).filter(([name]) => !isTold(`val/${name}`) && !isTold(`val_loss/${name}`)));
+    return Object.fromEntries(Object.entries(values).filter(([name]) => !prefixes.some((prefix) => isTold(prefix + name))));
   }
 
   /**

@@ -1,11 +1,12 @@
-"""``--set key=value``: settings of a recipe that are replaced for one run."""
+"""``--set key=value`` and the like: settings that are replaced for one run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -13,6 +14,7 @@ from lineside.schemas import LinesideError
 
 if TYPE_CHECKING:
     from lineside.runners import RunnerConfig
+    from lineside.runners.serving import PredictionLimits
 
 C = TypeVar("C", bound="RunnerConfig")
 
@@ -20,11 +22,10 @@ C = TypeVar("C", bound="RunnerConfig")
 class UnknownSetting(LinesideError, LookupError):
     """A configuration has no setting of that name."""
 
-    def __init__(self, name: str, config: RunnerConfig) -> None:
-        known = list(type(config).model_fields)
+    def __init__(self, option: str, name: str, kind: type, known: Collection[str]) -> None:
         close = get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-        super().__init__(f"--set {name}: {type(config).__name__} has no such setting; {hint}")
+        super().__init__(f"{option} {name}: {kind.__name__} has no such setting; {hint}")
 
 
 def override(config: C, assignments: Sequence[str]) -> C:
@@ -35,17 +36,33 @@ def override(config: C, assignments: Sequence[str]) -> C:
         UnknownSetting: there is no such setting.
         InvalidConfig: a setting cannot have that value.
     """
-    settings = dict(_parse(assignment) for assignment in assignments)
+    return config.with_(**_settings("--set", assignments, type(config), type(config).model_fields))
+
+
+def limited(limits: PredictionLimits, assignments: Sequence[str]) -> PredictionLimits:
+    """Return `limits` with those of `assignments`, each ``key=value``.
+
+    Raises:
+        BadParameter: an assignment has no ``=``.
+        UnknownSetting: there is no such limit.
+        InvalidArgument: a limit cannot have that value.
+    """
+    known = [field.name for field in fields(limits)]
+    return replace(limits, **_settings("--limit", assignments, type(limits), known))
+
+
+def _settings(option: str, assignments: Sequence[str], kind: type, known: Collection[str]) -> dict[str, Any]:
+    settings = dict(_parse(option, assignment) for assignment in assignments)
     for name in settings:
-        if name not in type(config).model_fields:
-            raise UnknownSetting(name, config)
-    return config.with_(**settings)
+        if name not in known:
+            raise UnknownSetting(option, name, kind, known)
+    return settings
 
 
-def _parse(assignment: str) -> tuple[str, object]:
+def _parse(option: str, assignment: str) -> tuple[str, object]:
     name, equals, value = assignment.partition("=")
     if not equals or not name.strip():
-        raise typer.BadParameter(f"expected key=value, got {assignment!r}", param_hint="--set")
+        raise typer.BadParameter(f"expected key=value, got {assignment!r}", param_hint=option)
     return name.strip(), literal(value.strip())
 
 

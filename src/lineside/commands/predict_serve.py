@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lineside.commands.group import FAILED, KILLED
 from lineside.commands.listening import AllowHost, Host, NoToken, Port, listen, names
-from lineside.commands.overrides import override
+from lineside.commands.overrides import limited, override
 from lineside.commands.runs import RUNS, JournalFolder, LogFile, NoJournal, RecipeFile, Settings, Weights
 from lineside.extras import needed_for
 from lineside.schemas import LinesideError
@@ -20,10 +20,18 @@ if TYPE_CHECKING:
     from lineside.runners import PredictConfig, Predictor, Recipe
     from lineside.runners.serving import PredictionServer
 
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="KEY=VALUE", help="Replace a limit, e.g. --limit body=67108864; GET / tells them all."
+    ),
+]
+
 
 def predict_serve(
     recipe: RecipeFile,
     settings: Settings = None,
+    limits: Limits = None,
     weights: Weights = None,
     log: LogFile = None,
     journal: JournalFolder = RUNS,
@@ -38,12 +46,14 @@ def predict_serve(
 
     with needed_for("lineside predict serve"):
         from lineside.bus.service import user_token
-        from lineside.runners.serving import PredictionApp, PredictionServer, PredictionService
+        from lineside.runners.serving import PredictionApp, PredictionLimits, PredictionServer, PredictionService
     made = load_recipe(recipe)
     config = override(made.predict, settings or ())
+    limited_to = limited(PredictionLimits(), limits or ())
     token = None if no_token else user_token()
     with _opened(log, None if no_journal else journal) as bus:
-        service = PredictionService(_predictor(made, recipe, weights, bus, config), decode=made.decode)
+        predictor = _predictor(made, recipe, weights, bus, config)
+        service = PredictionService(predictor, decode=made.decode, limits=limited_to)
         server = PredictionServer(PredictionApp(service, token=token, hosts=names(host, allow_host)), host, port)
         _serve(server, recipe, token)
     if service.error is not None:

@@ -101,7 +101,7 @@ def rate(run: Watched) -> str:
         return ""
     samples, steps = run.follower.samples_a_second, run.follower.steps_a_second
     if samples is not None:
-        return f"{_count(samples)}/s"
+        return f"{_count(samples * run.processes)}/s"  # they keep pace
     return f"{_count(steps)} st/s" if steps is not None else ""
 
 

@@ -145,12 +145,14 @@ class Details:
             self._attempt, self._validated = attempt, -1
             for curve in self.metrics.values():
                 curve.cut(event.get("epoch", 0) + 1)
+        if name in (wire_name(ValEnd), _FIT) and event["epoch"] <= self._validated:
+            return  # told already; and the final evaluation, of the best epoch's weights, is no further point
         if name == wire_name(ValEnd) and not event.get("aside"):
             self._validated = event["epoch"]
             self._extend(event["epoch"], event["metrics"])
             self._extend(event["epoch"], {f"val {name}": value for name, value in event["losses"].items()})
-        elif name == _FIT and not event.get("final") and event["epoch"] != self._validated:
-            # Metrics of a loop of the user's own, which has no events of a validation; of ours they are told already.
+        elif name == _FIT and not event.get("final"):
+            # Metrics of a loop of the user's own, which has no events of a validation.
             named = (
                 (f"val {name}" if name in event["losses"] else name, value) for name, value in event["metrics"].items()
             )

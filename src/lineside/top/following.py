@@ -25,6 +25,8 @@ NAMES = frozenset({TRAINED, VALIDATED, PREDICTED, PHASE})
 
 PLACES = 32
 """Places at which a long run is looked at first."""
+PARTS = 16
+"""Other values of the batches that are followed."""
 POINTS = 256
 """Points of the loss that are kept."""
 WINDOW = 64
@@ -73,9 +75,14 @@ class Follower:
         """Whether that is one: nan alone is also what a loop of the user's own says that logs none."""
         self.curve = Curve(points)
         """The loss, over optimizer steps; of a validation over batches."""
+        self.parts: dict[str, Curve] = {}
+        """What training says besides, by name."""
+        self._points = points
         self.batch: Batch | None = None
         self.step = 0
         """Optimizer steps that are done."""
+        self.format = ""
+        """What an export writes."""
         self.phases: list[str] = []
         """Phases of an export that are done."""
 
@@ -111,12 +118,14 @@ class Follower:
             self._begin(origin.attempt, event.get("step", 0))
         name: str = event["type"]
         if name == PHASE:
+            self.format = event["format"]
             self.phases.append(event["phase"])
             return
         self.batch = Batch(name, event["epoch"], event["batch"], event["batches"], event["elapsed"])
         if name == TRAINED:
             self.step = event["step"]
             self._take_loss(event["step"], float(event["loss"]), named="loss" in event["losses"])
+            self._take_parts(event["step"], event["losses"])
             self._mark(event, event["step"])
         elif name == PREDICTED:
             self._mark(event, 0)
@@ -127,7 +136,8 @@ class Follower:
 
     def _begin(self, attempt: int, step: int) -> None:
         self._attempt = attempt
-        self.curve.cut(step)
+        for curve in (self.curve, *self.parts.values()):
+            curve.cut(step)
         self._marks.clear()
         self._mark_now = None
         self.batch = None
@@ -136,6 +146,11 @@ class Follower:
     def _take_loss(self, step: int, loss: float, named: bool = True) -> None:
         self.loss, self.says_loss = loss, self.says_loss or named or not isnan(loss)
         self.curve.add(step, loss)
+
+    def _take_parts(self, step: int, losses: Mapping[str, float | str]) -> None:
+        for name, value in losses.items():
+            if name in self.parts or (name != "loss" and len(self.parts) < PARTS):
+                self.parts.setdefault(name, Curve(self._points)).add(step, float(value))
 
     def _mark(self, event: Fields, step: int) -> None:
         number: int = event["epoch"] * (event["batches"] or 0) + event["batch"]

@@ -32,7 +32,7 @@ def page(run: Watched, details: Details, now: datetime, width: int, height: int)
     lines = [*_about(run, now, width), Text()]
     warnings = list(_warnings(details, width))
     room = height - len(lines) - len(warnings)
-    lines += _charts(details, width - 1, room * 3 // 5)
+    lines += _charts(run, details, width - 1, room * 3 // 5)
     lines += warnings
     lines += _lists(details, width, height - len(lines))
     return lines[:height]
@@ -71,28 +71,32 @@ def _about(run: Watched, now: datetime, width: int) -> Iterator[Text]:
         yield _cut(Text(f"  {' '.join(why.split())}", "red" if error else DIM), width)
 
 
-def _charts(details: Details, width: int, room: int) -> Iterator[Text]:
-    """Draw the loss and as many metrics as there is room for."""
-    curves = {name: curve for name, curve in details.metrics.items() if curve.newest is not None}
-    if details.follower.curve.values:  # else nan may be all that a loop without a loss can say
-        curves = {"loss": details.follower.curve} | curves
+def _charts(run: Watched, details: Details, width: int, room: int) -> Iterator[Text]:
+    """Draw the loss and as many metrics, and other values of the batches, as there is room for."""
+    follower = details.follower
+    curves: list[tuple[str, str, Curve]] = []
+    if follower.curve.values:  # else nan may be all that a loop without a loss can say
+        curves.append(("loss", "batch" if run.summary.kind == "val" else "step", follower.curve))
+    for name, curve in details.metrics.items():
+        curves.append((f"val {name}" if name in follower.parts else name, "epoch", curve))
+    curves += [(name, "step", curve) for name, curve in follower.parts.items()]
+    curves = [one for one in curves if one[2].newest is not None]
     beside = max(1, min(len(curves), (width + 2) // (NARROWEST + 2)))
     if room < LOWEST or not curves:
         return
     rows = max(1, min(-(-len(curves) // beside), room // (LOWEST + 1)))
     height = min(HIGHEST, room // rows - 1)
-    shown = list(curves.items())[: rows * beside]
+    shown = curves[: rows * beside]
     each = (width - 2 * (beside - 1)) // beside
     for begin in range(0, len(shown), beside):
         part = shown[begin : begin + beside]
-        drawn = [_chart(name, curve, each, height, begin + index) for index, (name, curve) in enumerate(part)]
+        drawn = [_chart(*one, each, height, begin + index) for index, one in enumerate(part)]
         for cells in zip(*drawn, strict=True):
             yield Text("  ").join(cells)
         yield Text()
 
 
-def _chart(name: str, curve: Curve, width: int, height: int, number: int) -> list[Text]:
-    over = "step" if name == "loss" else "epoch"
+def _chart(name: str, over: str, curve: Curve, width: int, height: int, number: int) -> list[Text]:
     newest = 0.0 if curve.newest is None else curve.newest
     said = (f" {text.number(newest)}", "" if isfinite(newest) else "bold red")
     title = Text.assemble("  ", (name, "bold"), said, (f"   by {over}", DIM))

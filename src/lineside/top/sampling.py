@@ -59,12 +59,13 @@ class Reader:
     def _records(self, file: JournalFile, upto: int) -> Iterator[Record]:
         after = self._after
         if upto - after > WHOLE and upto != UNKNOWN:  # else nobody knows where to look
-            for place in range(after, upto - LAST, max(1, (upto - after) // self._places)):
+            end = upto - LAST
+            for place in range(after, end, max(1, (upto - after) // self._places)):
                 if place < after:
                     continue  # a large chunk reached further
-                records, after = self._some(file, place, upto)
+                records, after = self._some(file, place, end)
                 yield from records[:: max(1, len(records) // SAMPLES)]
-            after = max(after, upto - LAST)
+            after = end
         while after < upto:
             records, after = self._some(file, after, upto)
             yield from records

@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 from lineside.bus.journal import Journal, JournalRefused, RunSummary
 from lineside.bus.journal.runs import Trace, summarize
-from lineside.schemas import FitEpochEnd, PretrainRoutineEnd, RunStart, TrainStart
+from lineside.bus.subscribers import wording
+from lineside.schemas import FitEpochEnd, PretrainRoutineEnd, RunStart, TrainStart, ValEnd
 
 from .following import TRAINED, VALIDATED, Follower
 
 FILL_SECONDS = 0.1
 """Time of a look that is spent on reading the batches of runs that are over; the rest of them come with the next."""
-PHASES = 4
-"""Phases of an export."""
 
 logger = logging.getLogger("lineside.top")
 
@@ -50,11 +49,14 @@ class Watched:
     """Of a trainer, which has settings whose meaning is known."""
     begin: TrainStart | None = field(init=False)
     fit: FitEpochEnd | None = field(init=False)
+    evaluated: ValEnd | None = field(init=False)
+    """How a validation that is the whole run came out."""
 
     def __post_init__(self) -> None:
         lead = self._lead()
         self.start, self.prepared = lead.get(RunStart), lead.get(PretrainRoutineEnd)
         self.begin, self.fit = lead.get(TrainStart), lead.get(FitEpochEnd)
+        self.evaluated = lead.get(ValEnd) if self.summary.kind == "val" else None
 
     def _lead(self) -> Trace:
         """Return what the first rank says of the newest attempt."""
@@ -89,8 +91,9 @@ class Watched:
                 yield _Limit(self.follower.step, steps, begin.step if begin else 0)
             if isinstance(seconds, (int, float)) and seconds > 0 and batch:
                 yield _Limit(batch.elapsed, seconds, begin.elapsed if begin else 0.0)
-        elif self.summary.kind == "export":  # some formats have fewer phases
-            yield _Limit(PHASES if self.summary.outcome == "completed" else len(self.follower.phases), PHASES)
+        elif self.summary.kind == "export":
+            phases = len(wording.phases_of(self.follower.format))
+            yield _Limit(phases if self.summary.outcome == "completed" else len(self.follower.phases), phases)
         elif batch and batch.batches:
             yield _Limit(batch.batch + 1, batch.batches)
 
@@ -117,7 +120,9 @@ class Watched:
 
     @property
     def loss(self) -> float | None:
-        """The newest loss; None where it says none."""
+        """The newest loss, of a validation that is over its mean; None where it says none."""
+        if self.evaluated is not None:
+            return next(iter(self.evaluated.losses.values()), None)
         losses = self.fit.losses if self.fit else {}
         if not (self.prepared or self.follower.says_loss or "loss" in losses):
             return None
@@ -125,10 +130,10 @@ class Watched:
 
     @property
     def best(self) -> tuple[str, float] | None:
-        """Name and value of the best metric; of a run without epochs, of the metric."""
+        """Name and value of the best metric; of a run without epochs, of the metric. None where nobody knows."""
         fitness = self.fit.best_fitness if self.fit else self.summary.fitness
-        if fitness is None:
-            return next(iter(self.summary.metrics.items()), None)
+        if fitness is None:  # of several epochs of a loop of the user's own, nobody knows which is the best
+            return None if self.fit else next(iter(self.summary.metrics.items()), None)
         names = (name for name, value in self.summary.metrics.items() if value == self.summary.fitness)
         return next(names, "fitness"), fitness
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ...schemas import Event, FitEpochEnd, NonFinite, TrainBatchEnd, TrainEpochEnd
+from ..schemas import Event, FitEpochEnd, NonFinite, TrainBatchEnd, TrainEpochEnd
 
 
 class SaidLoss:
@@ -25,9 +25,16 @@ class SaidLoss:
                     self.known = True
                 elif event.losses and self.known is None:
                     self.known = False
-            case TrainEpochEnd() | FitEpochEnd(final=False) if "loss" in event.losses:
-                self.known = True
+            case TrainEpochEnd() | FitEpochEnd(final=False):
+                if "loss" in event.losses:
+                    self.known = True
+                elif not event.losses and self.known is None:  # nothing was logged in the epoch
+                    self.known = False
             case NonFinite():
                 self.known = True
             case _:
                 pass
+
+    def numbers(self, event: TrainBatchEnd) -> dict[str, float]:
+        """Return the loss of a batch, where the run says one, and what else it says of it."""
+        return {**({} if self.known is False else {"loss": event.loss}), **event.losses}
