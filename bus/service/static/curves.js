@@ -20,7 +20,6 @@ export class Curves {
   constructor(run) {
     this.abort = new AbortController();
     this.trains = true;
-    this.hasEpoch = false; // whether one is over
     this.main = new RunSeries(run);
     /** @type {Map<string, {series: RunSeries, events: number, busy: boolean, asked: number}>} */
     this.overlaid = new Map();
@@ -152,7 +151,7 @@ export class Curves {
 
   paint() {
     const { log, x } = chosen();
-    const groups = grouped(this.main.series, this.hasEpoch);
+    const groups = grouped(this.main.series);
     this.empty.hidden = groups.length > 0;
     this.element.hidden = !this.trains && groups.length === 0; // what only predicts or exports has none
     const several = this.overlaid.size > 0;
@@ -207,10 +206,9 @@ export class Curves {
 /**
  * Which charts to draw: what belongs together in one, such as a loss in training and in validation.
  * @param {Map<string, import("./series.js").Series>} series
- * @param {boolean} hasEpoch whether an epoch is over, whose mean would be there of what was logged
  * @returns {Group[]}
  */
-function grouped(series, hasEpoch) {
+function grouped(series) {
   const names = [...series.keys()];
   const under = (/** @type {string} */ prefix) => names.filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
   /** @type {Group[]} */
@@ -220,7 +218,7 @@ function grouped(series, hasEpoch) {
     { name: `val_loss/${name}`, label: "val", dashed: true },
     { name: `val/${name}`, label: "val", dashed: trained !== undefined, exact: true },
   ].filter((part) => series.has(part.name));
-  const total = partsOf("loss", saysLoss(series, hasEpoch) ? ["loss", "train/loss"].find((name) => series.has(name)) : undefined);
+  const total = partsOf("loss", saysLoss(series) ? ["loss", "train/loss"].find((name) => series.has(name)) : undefined);
   if (total.length) groups.push({ title: "loss", parts: total, wide: true });
   for (const name of new Set([...under("val/"), ...under("loss/"), ...under("train/"), ...under("val_loss/")])) {
     if (name === "loss") continue; // the whole
@@ -239,13 +237,12 @@ function grouped(series, hasEpoch) {
 /**
  * Whether the batches have a loss, be it lost: a loop of one's own that logs other values only has none, and its batches say nan.
  * @param {Map<string, import("./series.js").Series>} series
- * @param {boolean} hasEpoch
  */
-function saysLoss(series, hasEpoch) {
+function saysLoss(series) {
   const others = [...series].filter(([name]) => name.startsWith("loss/"));
   const isKnown = (/** @type {import("./series.js").Series | undefined} */ one) => !!one?.value.some((value) => value !== null);
   if (["loss/loss", "train/loss", "val_loss/loss"].some((name) => series.has(name)) || isKnown(series.get("loss"))) return true;
-  return others.length ? !others.every(([, one]) => isKnown(one)) : !hasEpoch;
+  return !others.every(([, one]) => isKnown(one));
 }
 
 /**

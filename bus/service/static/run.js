@@ -221,7 +221,6 @@ export class RunPage {
     this.summary = summary;
     this.timeline.isRunning = summary.state === "running";
     this.curves.trains = summary.kind === "train" || summary.kind === null;
-    this.curves.hasEpoch = this.isOver || (summary.epoch ?? 0) > 0;
     document.title = `${summary.state === "running" ? "● " : ""}${summary.run} – Lineside`;
     this.painter.ask();
   }

@@ -25,7 +25,6 @@ export class Throughput {
     this.fit = null;
     /** @type {number | null} */
     this.loss = null;
-    this.logsNone = false; // an epoch ended in which nothing was logged: the nan of its batches is no loss
     /** @type {Record<string, unknown>} the mean losses of a validation alone */
     this.evaluated = {};
     /** @type {number | null} */
@@ -44,14 +43,13 @@ export class Throughput {
       const time = Date.parse(event.time);
       if (event.type === "TrainBatchEnd" || event.type === "PredictBatchEnd" || event.type === "ValBatchEnd") {
         if (isLive) this.steps.push({ time, rank: event.rank, samples: event.batch_size, seconds: event.seconds ?? 0, step: event.step });
-        if (event.type === "TrainBatchEnd" && !event.rank && saysLoss(event, this.logsNone)) this.loss = event.loss;
+        if (event.type === "TrainBatchEnd" && !event.rank && saysLoss(event)) this.loss = event.loss;
       } else if (event.type === "TrainBatchStart" && isLive && !event.rank) {
         this.waits.push({ time, seconds: event.data_seconds });
       } else if (event.type === "TrainEpochEnd" && !event.rank) {
         this.speed = event.speed;
         this.isOfRank = true;
         this.of = "last epoch";
-        if (!Object.keys(event.losses).length) this.forgetLoss();
         this.stepSeconds = event.batches ? event.duration / event.batches : 0;
         if (!isLive) this.loss = event.losses.loss ?? this.loss;
       } else if (event.type === "FitEpochEnd") {
@@ -107,15 +105,6 @@ export class Throughput {
     }
   }
 
-  /** Where nothing was logged there is no loss. */
-  forgetLoss() {
-    this.logsNone = true;
-    if (finite(this.loss) !== null) return;
-    this.loss = null;
-    this.tiles.get("loss")?.element.remove();
-    this.tiles.delete("loss");
-  }
-
   /** @param {unknown} value of a metric */
   best(value) {
     const { fit } = this;
@@ -150,12 +139,9 @@ export class Throughput {
 /**
  * Whether it has a loss, be it lost: a loop of one's own that logs other values only has none, and says nan.
  * @param {LineEvent} event of a batch
- * @param {boolean} logsNone whether it is known to log nothing
  */
-function saysLoss({ loss, losses }, logsNone) {
-  const values = Object.values(losses);
-  if (!values.length) return finite(loss) !== null || !logsNone;
-  return finite(loss) !== null || "loss" in losses || values.some((value) => finite(value) === null);
+function saysLoss({ loss, losses }) {
+  return finite(loss) !== null || "loss" in losses || Object.values(losses).some((value) => finite(value) === null);
 }
 
 /** The order of the tiles: how well, then how fast, then at what cost. */
