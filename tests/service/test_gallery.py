@@ -251,9 +251,10 @@ def test_what_the_stream_brings_after_the_past_had_it_is_shown_once(browser: Bro
         publish(bus, source, 0, *({"digit": 0} for _ in range(10)))
         route.continue_()
 
-    with visiting(browser, address) as page:
+    with visiting(browser, f"{address}/#/nobody") as page:  # else it might show the run before it is listened to
         page.add_init_script(LATE)
         page.reload()
+        expect(page.locator("main h1")).to_have_text("No such run")
         page.route("**/events?tail=*", ask_late)
         page.goto(f"{address}/#/both")
         expect(page.locator(".results > li")).to_have_count(10)
