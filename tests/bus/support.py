@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Literal
 
 from typing_extensions import Unpack
@@ -18,6 +19,8 @@ from tests.turns import turn
 
 PATIENCE = 60.0
 """Seconds after which a wait that should have ended has failed."""
+IMPORTABLE = Path(__file__).with_name("importable")
+"""Where the callbacks are that another process can import."""
 
 
 class Beat(Event, name="tests.Beat", family=True):
@@ -110,3 +113,8 @@ def run_script(
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def lines(log: Path) -> list[str]:
+    """Return what the callbacks of other processes have told."""
+    return log.read_text().splitlines()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,39 +16,9 @@ import pytest
 from lineside.bus import Bus, CallbackRefused
 from lineside.schemas import Event, EventsMissed, SubscriberFailed, UnknownEvent
 
-from .support import PATIENCE, run_script
+from .support import PATIENCE, lines
 
-IMPORTABLE = Path(__file__).with_name("importable")
-
-
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch, log: Path) -> Any:
-    """The module of callbacks, importable here and in the other process."""
-    monkeypatch.setattr(sys, "path", [str(IMPORTABLE), *sys.path])
-    return import_module("lineside_workers")
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "log"
-    monkeypatch.setenv("WORKER_LOG", str(path))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def _no_process_or_file_is_left() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
-    process = psutil.Process()
-    before = process.num_fds()
-    yield
-    assert not process.children()  # a zombie would be one
-    deadline = time.monotonic() + PATIENCE  # a lane that was left behind closes its pipes once its process is gone
-    while process.num_fds() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.num_fds() <= before
-
-
-def lines(log: Path) -> list[str]:
-    return log.read_text().splitlines()
+pytestmark = pytest.mark.usefixtures("nothing_is_left_of_processes")
 
 
 def test_a_function_runs_in_another_process_in_order(workers: Any, log: Path) -> None:
@@ -518,92 +486,3 @@ def test_a_callback_that_no_other_process_can_import_is_refused(bus: Bus) -> Non
     for callback in (local, lambda event: None):  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
         with pytest.raises(CallbackRefused, match=r"another process cannot import it .*at the top of a module"):
             bus.subscribe(callback, lane="process")  # pyright: ignore[reportUnknownArgumentType]
-
-
-def test_a_callback_of_a_script_is_refused_with_what_to_do() -> None:
-    done = run_script(
-        """
-        from lineside.bus import Bus, CallbackRefused
-
-        def mine(event): ...
-
-        class Mine:
-            def __call__(self, event): ...
-            def write(self, event): ...
-
-        with Bus() as bus:
-            for callback in (mine, Mine(), Mine().write):
-                try:
-                    bus.subscribe(callback, lane="process")
-                except CallbackRefused as refusal:
-                    print(refusal)
-        """
-    )
-    assert done.stdout.count("put it into a module and pass it, or its name 'package.module:function'") == 3
-
-
-def test_events_that_a_script_defines_arrive_as_unknown_events_with_all_fields(log: Path) -> None:
-    run_script(
-        """
-        from lineside.bus import Bus
-        from lineside.schemas import Event
-
-        class Drift(Event):
-            n: int
-
-        with Bus() as bus:
-            bus.subscribe("lineside_workers:note", lane="process")
-            bus.source("run-1").publish(Drift, n=1)
-            bus.source("run-1").publish(Drift(n=2))
-        """,
-        env={"PYTHONPATH": str(IMPORTABLE)},
-    )
-    assert [line.split()[:4] for line in lines(log)] == [["Drift", "run-1", "1", "1"], ["Drift", "run-1", "2", "2"]]
-
-
-@pytest.mark.parametrize("timeout", [None, PATIENCE])  # with a time limit, each event is reported
-def test_what_was_handed_over_is_handled_when_the_publisher_is_killed(log: Path, timeout: float | None) -> None:
-    os.mkfifo(log)
-    script = f"""
-        import sys
-        from lineside.bus import Bus
-        from lineside_workers import Job, Survivor
-
-        bus = Bus()
-        for n in range(100):
-            bus.publish(Job, n=n)
-        bus.subscribe(Survivor(), Job, lane="process", since="start"{"" if timeout is None else f", timeout={timeout}"})
-        sys.stdin.read()
-        """
-    command = [sys.executable, "-c", "\n".join(line[8:] for line in script.splitlines())]
-    environment = {**os.environ, "PYTHONPATH": str(IMPORTABLE)}
-    with (
-        subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as publisher,
-        log.open(encoding="utf-8") as told,
-    ):
-        assert told.readline() == "begun\n"
-        publisher.kill()
-        publisher.wait(PATIENCE)
-        assert told.read().splitlines() == [*map(str, range(100)), "closed"]  # to the end: the process has ended
-
-
-def test_a_forked_worker_of_the_publisher_does_not_keep_the_process_from_ending_well(log: Path) -> None:
-    run_script(
-        """
-        import os, signal, warnings
-        from lineside.bus import Bus
-        from lineside_workers import Counter, Job
-
-        with Bus() as bus:
-            bus.subscribe(Counter(0), Job, lane="process")
-            bus.publish(Job, n=1)
-            bus.drain()
-            child = os.fork()  # holds copies of the pipes
-            if child == 0:
-                signal.pause()
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        """,
-        env={"PYTHONPATH": str(IMPORTABLE)},
-    )
-    assert lines(log) == ["1", "closed"]
