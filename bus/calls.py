@@ -11,8 +11,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from ..schemas import Event
+from .callables import is_async
 from .errors import CallbackTimeout
-from .policy import Policy, is_async
+from .policy import Policy
 
 AsyncCall = Callable[[Event], Awaitable[object]]
 SyncCall = Callable[[Event], object]

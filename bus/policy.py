@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
-from types import AsyncGeneratorType, GeneratorType
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from ..schemas import Event
+from .callables import gave_generator, is_async, is_generator, why_no_predicate, why_not_callable
 from .errors import CallbackRefused, PolicyRefused
 
 
@@ -126,6 +125,8 @@ def check_policy(keywords: PolicyKeywords) -> Policy:
         if first["type"] == "extra_forbidden":
             raise PolicyRefused(f"unknown keyword {name!r}; known are {', '.join(Policy.model_fields)}") from None
         raise PolicyRefused(f"{name}={first['input']!r}: {first['msg']}") from None
+    if policy.where is not None and (problem := why_no_predicate(policy.where)):
+        raise PolicyRefused(f"where={policy.where!r:.80}: {problem}; expected a plain function of one event")
     if policy.backlog is not None and policy.overflow is not Overflow.WAIT:
         raise PolicyRefused("backlog= goes with overflow='wait'")
     if policy.durable is not None:
@@ -141,32 +142,14 @@ def _durable(policy: Policy) -> Policy:
     return policy.model_copy(update={"retries": retries, "name": policy.name or policy.durable})
 
 
-def is_async(callback: Callable[..., Any]) -> bool:
-    """Return whether calling `callback` gives an awaitable."""
-    return any(map(inspect.iscoroutinefunction, _functions(callback)))
-
-
-def is_generator(callback: Callable[..., Any]) -> bool:
-    """Return whether calling `callback` gives a generator, and so runs nothing of it."""
-    functions = _functions(callback)
-    return any(map(inspect.isgeneratorfunction, functions)) or any(map(inspect.isasyncgenfunction, functions))
-
-
 def refuse_generator(callback: object, answer: object) -> None:
     """Refuse the `answer` of a call of `callback` that is a generator, e.g. of a function that calls one.
 
     Raises:
         CallbackRefused: it is.
     """
-    if isinstance(answer, (GeneratorType, AsyncGeneratorType)):
+    if gave_generator(answer):
         raise CallbackRefused(callback, "it returned a generator, of which nothing runs; iterate over it there")
-
-
-def _functions(callback: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what a call of `callback` may be defined by: itself, or its class's ``__call__``."""
-    while isinstance(callback, functools.partial):
-        callback = callback.func
-    return callback, type(callback).__call__
 
 
 def check_callback(callback: object) -> Callable[[Event], Any]:
@@ -181,12 +164,8 @@ def check_callback(callback: object) -> Callable[[Event], Any]:
         raise CallbackRefused(callback, "it is a class; subscribe an instance of it, or a function")
     if is_generator(callback):
         raise CallbackRefused(callback, "it has a `yield`, so that a call would run nothing of it; write it without")
-    try:
-        inspect.signature(callback).bind(None)
-    except TypeError as error:
-        raise CallbackRefused(callback, f"it is called with one event, but {error}") from None
-    except ValueError:
-        pass  # a builtin without a signature: the first call will tell
+    if problem := why_not_callable(callback, 1):
+        raise CallbackRefused(callback, f"it is called with one event, but {problem}")
     return callback
 
 

@@ -7,11 +7,11 @@ import inspect
 import math
 import threading
 from collections.abc import Callable, Iterable
-from types import AsyncGeneratorType, GeneratorType, TracebackType
+from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from ..bus.callables import gave_generator, is_async, is_generator, why_no_predicate, why_not_callable
 from ..bus.cells import did
-from ..bus.policy import is_async, is_generator
 from ..schemas import (
     BusEvent,
     Event,
@@ -70,7 +70,7 @@ class Hook(Generic[E, T]):
             InvalidHook: it returns a generator, of which nothing runs.
         """
         answer = self._function(event, runner)
-        if isinstance(answer, (GeneratorType, AsyncGeneratorType)):
+        if gave_generator(answer):
             problem = "it returned a generator, of which nothing runs"
             raise InvalidHook(self._function, "a function that iterates over it", problem, "called")
         return answer
@@ -209,12 +209,7 @@ def check_wait(wait: str, timeout: object, where: object = None) -> None:
     """
     if timeout is not None and not _is_time(timeout):
         raise InvalidArgument(f"{wait} was given timeout={timeout!r:.40}", "expected seconds, or None for any time")
-    if where is None:
-        return
-    problem = why_not_callable(where, 1)
-    if problem is None and callable(where) and is_async(where):
-        problem = "it is async, and the coroutine that a call returns is true of every event"
-    if problem is not None:
+    if where is not None and (problem := why_no_predicate(where)):
         raise InvalidArgument(
             f"{wait} cannot ask where={where!r:.80}: {problem}", "expected a plain function of one event: true or false"
         )
@@ -222,18 +217,3 @@ def check_wait(wait: str, timeout: object, where: object = None) -> None:
 
 def _is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def why_not_callable(function: object, arguments: int) -> str | None:
-    """Say why calling `function` with that many positional arguments would fail; None: it would not."""
-    if not callable(function):
-        return f"{type(function).__qualname__} is not callable"
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have no signature; the call will tell
-        return None
-    try:
-        signature.bind(*range(arguments))
-    except TypeError as error:
-        return f"it takes {signature} ({error})"
-    return None

@@ -79,8 +79,14 @@ def _eval(model: nn.Module) -> None:
 
 
 def place(model: nn.Module, device: torch.device) -> None:
-    """Have `model` on `device`, from now on."""
-    if devices_of(model) != {device}:  # to look takes a fifth as long as to move what is there
+    """Have `model` on `device`, from now on.
+
+    Raises:
+        InvalidModel: it has no values, on torch's meta device.
+    """
+    found = devices_of(model)
+    if found != {device}:  # to look takes a fifth as long as to move what is there
+        _refuse_empty(found)
         model.to(device)
 
 
@@ -89,9 +95,10 @@ def placed(model: nn.Module, device: torch.device) -> Generator[None]:
     """Move `model` to `device` for the length of the block, and back.
 
     Raises:
-        InvalidModel: it is spread over several devices, and could not be put back.
+        InvalidModel: it is spread over several devices, and could not be put back; or it has no values.
     """
     origins = devices_of(model)
+    _refuse_empty(origins)
     if origins <= {device}:
         yield
         return
@@ -105,3 +112,11 @@ def placed(model: nn.Module, device: torch.device) -> Generator[None]:
         yield
     finally:
         model.to(origins.pop())
+
+
+def _refuse_empty(devices: set[torch.device]) -> None:
+    if any(device.type == "meta" for device in devices):
+        raise InvalidModel(
+            "the model, or a part of it, is on torch's meta device and has no values",
+            "give it values first: model.to_empty(device='cpu'), then model.load_state_dict(...)",
+        )

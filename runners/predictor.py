@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import math
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from torch import Tensor, nn
 
 from ..bus import Bus
-from ..bus.policy import is_async
+from ..bus.callables import is_async, why_not_callable
 from ..schemas import (
     PredictBatchEnd,
     PredictBatchStart,
@@ -26,7 +25,6 @@ from ..schemas import (
 )
 from ..schemas.run import Kind
 from .errors import InvalidArgument, WouldDeadlock
-from .hooks import why_not_callable
 from .inference import check_model, evaluating, place, resolve_device
 from .loops import running_loop
 from .predict.batches import PredictBatch, rows, stack
@@ -125,7 +123,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         config: PredictConfig | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__((config or PredictConfig()).with_(**settings), bus=bus)
+        super().__init__(PredictConfig.of(config, **settings), bus=bus)
         self.model = check_model(model)
         self._preprocess = preprocess or stack
         self._postprocess = cast("Postprocess[R]", postprocess or rows)
@@ -343,8 +341,7 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
             )
 
     def _has_async_hooks(self) -> bool:
-        hooks = (hook for event in events() for hook in self._hooks.of(event))
-        return any(inspect.iscoroutinefunction(inspect.unwrap(hook)) for hook in hooks)
+        return any(hook.awaits for event in events() for hook in self._hooks.of(event))
 
 
 def _check_function(name: str, function: object, *arguments: str) -> None:

@@ -23,7 +23,7 @@ from .config import TrainConfig
 from .errors import CheckpointMismatch, InvalidArgument
 from .feed import Feed
 from .identity import Identity
-from .inference import check_model, precision
+from .inference import check_model, place, precision
 from .objective import LossFunction, Objective, StepFunction
 from .results import TrainResult
 from .runner import Ending, ReadyRunner
@@ -264,7 +264,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
         config, device, group = self.config, self.device, self._group
         if config.seed is not None and self._saved is None:
             seed_everything(config.seed + group.rank)
-        self.model.to(device)
+        place(self.model, device)
         self._objective.to(device)
         scalars = scalars_of(device)
         self._stepper = stepper = Stepper(self.model, self.optimizer, self._objective, config, device, group)

@@ -1,6 +1,13 @@
 """What shows a run in a notebook. Nothing that draws is imported before something is displayed."""
 
-from .errors import BeginForgotten, FrameLibraryMissing, FrameLibraryUnknown, MatplotlibMissing, NothingToPlot
+from .errors import (
+    BeginForgotten,
+    FrameLibraryMissing,
+    FrameLibraryUnknown,
+    MatplotlibMissing,
+    NoRun,
+    NothingToPlot,
+)
 from .recorded import Recorded
 from .shown import Shown
 
@@ -9,6 +16,7 @@ __all__ = [
     "FrameLibraryMissing",
     "FrameLibraryUnknown",
     "MatplotlibMissing",
+    "NoRun",
     "NothingToPlot",
     "Recorded",
     "Shown",

@@ -42,6 +42,16 @@ class NothingToPlot(BusError, LookupError):
         )
 
 
+class NoRun(BusError, TypeError):
+    """A figure was to compare something that is no run."""
+
+    def __init__(self, given: object) -> None:
+        super().__init__(
+            f"plot(against=...) was given {given!r:.80} of type {type(given).__qualname__}: expected a run, or a list "
+            "of runs; by their ids, a journal compares them: Journal('runs/').plot('one', 'another')"
+        )
+
+
 class BeginForgotten(UserWarning):
     """The begin of a run is in nobody's memory any more, so that a frame or a figure of it begins later."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from ...schemas import (
     Event,
@@ -15,7 +15,7 @@ from ...schemas import (
     ValEnd,
     find_events,
 )
-from .errors import BeginForgotten
+from .errors import BeginForgotten, NoRun
 from .frame import Library, chosen, frame
 
 if TYPE_CHECKING:
@@ -84,13 +84,19 @@ class Recorded:
         Raises:
             MatplotlibMissing: matplotlib is not installed.
             NothingToPlot: no run has a curve of that name.
+            NoRun: `against` is, or has, something else than a run.
             BusForked: the bus belongs to the parent process.
         """
         from .curves import DRAWN, Story
         from .plot import draw
 
-        others = (against,) if isinstance(against, Recorded) else against
-        return draw([Story(run.id, run._recall(*DRAWN)) for run in (self, *others)], curves)
+        others = cast("list[object]", [*against] if isinstance(against, (list, tuple)) else [against])
+        runs: list[Recorded] = [self]
+        for run in others:
+            if not isinstance(run, Recorded):
+                raise NoRun(run)
+            runs.append(run)
+        return draw([Story(run.id, run._recall(*DRAWN)) for run in runs], curves)
 
     def _rows(self) -> type[Event]:
         starts = self._bus.remembered(RunStart, run=self.id, since=self._begin).events

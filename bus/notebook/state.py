@@ -212,7 +212,7 @@ class RunState:
     def _note_pass(self, event: ValEnd | PredictEnd) -> None:
         if isinstance(event, ValEnd):
             if self.kind == "val":
-                self.metrics = {**event.metrics, **event.losses}
+                self.metrics = event.scores
                 self.facts = wording.evaluated(event)
         else:
             self.facts = wording.predicted(event)

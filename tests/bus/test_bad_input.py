@@ -44,6 +44,9 @@ class Taker:
     def yielding(self, event: Event) -> Iterator[None]:
         yield
 
+    async def awaited(self, event: Event) -> bool:
+        return False
+
     async def async_yielding(self, event: Event) -> AsyncIterator[None]:
         yield
 
@@ -60,9 +63,9 @@ class Yielding:
 REFUSED: list[tuple[object, str]] = [
     (42, "cannot subscribe 42: it is not callable; expected a function that takes one event"),
     (None, "it is not callable"),
-    (Taker().none, "it is called with one event, but too many positional arguments"),
-    (Taker().two, "it is called with one event, but missing a required argument: 'other'"),
-    (Taker().by_keyword, "it is called with one event, but too many positional arguments"),
+    (Taker().none, "it is called with one event, but it takes () -> 'None' (too many positional arguments)"),
+    (Taker().two, "-> 'None' (missing a required argument: 'other')"),
+    (Taker().by_keyword, "it takes (*, event: 'Event') -> 'None' (too many positional arguments)"),
     (functools.partial(Taker().two, Tick(n=1), Tick(n=2)), "too many positional arguments"),
     (Taker, "it is a class; subscribe an instance of it, or a function"),
     ("no.such.module:function", "No module named 'no'"),
@@ -144,6 +147,22 @@ def test_a_policy_that_makes_no_sense_is_refused(bus: Bus, policy: dict[str, Any
             attempt(Tick, **policy)
         assert str(refusal.value).startswith("cannot subscribe: ")
         assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        (Taker().awaited, "it is async, and the coroutine that a call returns is true of every event"),
+        (Taker().yielding, "it has a `yield`, and the generator that a call returns is true of every event"),
+        (Taker().none, "it takes () -> 'None' (too many positional arguments)"),
+    ],
+    ids=["async", "generator", "no argument"],
+)
+def test_a_filter_that_could_tell_no_event_from_another_is_refused(bus: Bus, where: Any, reason: str) -> None:
+    for attempt in (bus.on, bus.stream, functools.partial(bus.subscribe, print)):
+        with pytest.raises(PolicyRefused) as refusal:
+            attempt(Tick, where=where)
+        assert f"{reason}; expected a plain function of one event" in str(refusal.value)
 
 
 @pytest.mark.parametrize("keyword", [{"lane": "loop"}, {"timeout": 1}, {"retries": 1}, {"max_failures": 1}], ids=str)

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from lineside import Bus, Event, FitEpochEnd, RunEnd, TrainBatchEnd
 from lineside.bus.journal import Journal
-from lineside.bus.notebook import MatplotlibMissing, NothingToPlot
+from lineside.bus.notebook import MatplotlibMissing, NoRun, NothingToPlot
 from lineside.bus.notebook.curves import Story
 from lineside.bus.notebook.plot import RunFigure, draw
 from lineside.runners import TrackedRun
@@ -53,6 +53,15 @@ def test_chosen_curves_are_drawn_in_the_order_asked_for() -> None:
     assert titles(run.plot("lr", "loss"))[0] == "learning rate"
     with pytest.raises(NothingToPlot, match=r"'los'.*there are .*loss"):
         run.plot("los")
+
+
+def test_something_to_compare_with_that_is_no_run_is_refused() -> None:
+    run = make_trainer(Path("none"), epochs=1, save=False).start()
+    run.result(60)
+    wrong: list[Any] = ["another", ["another"], 3]
+    for against in wrong:
+        with pytest.raises(NoRun, match=r"expected a run, or a list of runs; .*Journal\('runs/'\)\.plot"):
+            run.plot(against=against)
 
 
 def test_runs_are_compared_in_the_same_axes(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lineside.runners import Predictor, Validator
+from lineside.runners import Exporter, Predictor, Trainer, Validator
+from lineside.runners.errors import InvalidModel
 
 INPUTS = torch.arange(12.0).reshape(4, 3)
 
@@ -54,7 +57,9 @@ kinds = pytest.mark.parametrize("make", [scripted, traced, frozen, exported, com
 @pytest.fixture(autouse=True)
 def old_ways_are_fine() -> Generator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # TorchScript is on its way out, and in use
+        # TorchScript is on its way out, and in use; newer torch says so to whoever runs the program.
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category)
         yield
 
 
@@ -78,3 +83,20 @@ def test_it_can_be_validated(make: Make) -> None:
     targets = expected.relu() if make is part_of_another else expected
     result = Validator(make(network()), [(INPUTS, targets)], loss=distance, device="cpu").run()
     assert result.losses["loss"] < 1e-9
+
+
+def test_a_module_without_values_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        empty = nn.Linear(3, 2)
+    partly = nn.Sequential(nn.Linear(3, 3), empty)
+    batch = (INPUTS, torch.zeros(4, 2))
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    for attempt in (
+        partial(Predictor(partly, device="cpu").run, INPUTS),
+        Validator(empty, [batch], loss=distance, device="cpu").run,
+        Trainer(empty, [batch], loss=distance, optimizer=sgd, device="cpu", save=False).run,
+        Exporter(empty, INPUTS, path=tmp_path / "empty.pt2").run,
+    ):
+        with pytest.raises(InvalidModel, match=r"meta device and has no values; give it values first: model\.to_empty"):
+            attempt()
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lineside.bus import Bus
+from lineside.runners import ValConfig
 from lineside.runners.errors import DeviceUnavailable, InvalidArgument, InvalidConfig, InvalidModel
 from lineside.runners.predict.errors import InputUnusable, OutputUnusable, ResultMismatch
 from lineside.runners.predictor import PredictBatch, Predictor, PredictStream
@@ -171,6 +172,8 @@ def test_bad_parts_and_settings_are_refused_at_once() -> None:
         doubler(batch_size=0)
     with pytest.raises(InvalidConfig, match="no such setting"):
         doubler(batchsize=1)
+    with pytest.raises(InvalidArgument, match="of type ValConfig; expected a PredictConfig; settings can also"):
+        Predictor(Double(), config=cast("Any", ValConfig()))
     with pytest.raises(InvalidArgument, match=r"postprocess=<.*len>: it takes .*; expected a .* \(outputs, batch\)"):
         Predictor(Double(), postprocess=cast("Any", len), device="cpu")
     with pytest.raises(InvalidArgument, match=r"preprocess=3: int is not callable; expected a function of \(inputs\)"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -421,12 +422,18 @@ async def test_an_async_hook_runs_on_the_loop_of_an_async_reader(bus: Bus) -> No
     assert loops[2] is bus.loop
 
 
-async def test_a_reader_who_holds_up_the_loop_of_an_async_hook_is_refused() -> None:
+async def note(event: PredictBatchEnd, predictor: Predictor[int]) -> None: ...
+
+
+class Note:
+    async def __call__(self, event: PredictBatchEnd, predictor: Predictor[int]) -> None: ...
+
+
+@pytest.mark.parametrize("hook", [note, Note(), partial(note)], ids=["function", "object", "partial"])
+async def test_a_reader_who_holds_up_the_loop_of_an_async_hook_is_refused(hook: Any) -> None:
     async with Bus() as bus:
         predictor = doubler(bus)
-
-        @predictor.hook(PredictBatchEnd)
-        async def note(event: PredictBatchEnd, predictor: Predictor[int]) -> None: ...
+        predictor.hook(PredictBatchEnd)(hook)
 
         with pytest.raises(WouldDeadlock, match="async for"):
             next(predictor.stream(range(4)))
