@@ -64,7 +64,7 @@ def version() -> str:
 def test_the_wheel_asks_for_ranges_not_for_pins(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"lineside-{version()}.dist-info/METADATA").decode()
-    assert 'Requires-Dist: torch>=2.6; extra == "train"' in metadata
+    assert 'Requires-Dist: torch>=2.8; extra == "train"' in metadata
     assert "==" not in "".join(
         line.partition(";")[0] for line in metadata.splitlines() if line.startswith("Requires-Dist")
     )
