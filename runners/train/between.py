@@ -90,7 +90,9 @@ class Between:
         """Save where the run stands, and publish ``ModelSave``."""
         training = self._training
         assert training is not None  # else there was an obstacle
-        self._refuse_group("run.checkpoint()")
+        if self._group.size > 1:
+            why = f"it has {self._group.size} processes, all of which would have to save together"
+            self._refuse("run.checkpoint()", f"{why}; save_every_steps=... has them do so as often as you like")
         if path is None and not self._saves:
             self._refuse("run.checkpoint()", "it has save=False and so no folder; say where: checkpoint(path=...)")
         if path is not None and path.is_dir():
@@ -109,7 +111,6 @@ class Between:
         training, own = self._training, self._own
         assert training is not None  # else there was an obstacle
         assert own is not None
-        self._refuse_group("run.evaluate()")
         if own.reads(data):
             self._refuse("run.evaluate()", "it is reading that data itself, and has one iterator of it; pass another")
         begin = time.perf_counter()
@@ -120,10 +121,6 @@ class Between:
             )
         broken_off = self._control.reason or "nobody wanted it any more"
         return found.result(self._identity, time.perf_counter() - begin, broken_off)
-
-    def _refuse_group(self, what: str) -> None:
-        if self._group.size > 1:
-            self._refuse(what, f"it has {self._group.size} processes, and all of them would have to do it together")
 
     def _refuse(self, what: str, obstacle: str) -> None:
         raise JobRefused(self._identity.run, what, obstacle)
@@ -165,7 +162,7 @@ class Own:
         """Return what evaluates on `feed`, with `metrics` or a copy of the run's own."""
         meters = copy.deepcopy(self._meters) if metrics is None else Meters(metrics)
         fitness = self._fitness if metrics is None else Fitness(None, None)
-        setting = replace(self._setting, add_up=list)
+        setting = replace(self._setting, add_up=list, alone=True)
         return Evaluator(reporter, setting, feed, self._objective, meters, fitness)
 
     @contextmanager

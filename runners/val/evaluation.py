@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -32,6 +32,8 @@ class Setting:
     """The context of the forward pass."""
     add_up: Callable[[Sequence[float]], list[float]]
     """Adds numbers up over the processes of a distributed run."""
+    alone: bool = False
+    """Whether the metrics are of this process only, and no other has to compute them too."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ class Evaluator:
         return evaluated.loss
 
     def _conclude(self, tally: _Tally) -> Evaluation:
-        with torch.no_grad():
+        apart = self._meters.apart() if self._setting.alone else nullcontext()
+        with torch.no_grad(), apart:
             metrics = self._meters.compute(self._setting.scalars)
         losses = tally.losses.means(self._setting.add_up)
         reported = {name: losses.pop(name) for name in tally.losses.reported}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -68,6 +69,20 @@ class Meters:
                 f"torchmetrics Metric of your own, whose update(outputs, targets) takes them apart"
             )
             raise
+
+    @contextmanager
+    def apart(self) -> Generator[None]:
+        """Leave other processes out of what is computed in the block: they would be waited for."""
+        modules = () if self._collection is None else self._collection.modules()
+        metrics: list[Any] = [module for module in modules if hasattr(module, "distributed_available_fn")]
+        before = [metric.distributed_available_fn for metric in metrics]
+        for metric in metrics:
+            metric.distributed_available_fn = bool  # false
+        try:
+            yield
+        finally:
+            for metric, function in zip(metrics, before, strict=True):
+                metric.distributed_available_fn = function
 
     def compute(self, scalars: Scalars) -> dict[str, float]:
         """Return the metrics by name, those of all processes together.
