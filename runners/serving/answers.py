@@ -74,7 +74,7 @@ class PredictionAnswer(Response):
                 async with asyncio.timeout_at(until):
                     answers = await request.more()
             except TimeoutError:
-                raise RequestTimedOut(limits.answer) from None
+                raise RequestTimedOut("not all results were there", limits.answer) from None
             await self._pass_on(send, answers)
 
     async def _pass_on(self, send: Send, answers: list[Answer]) -> None:

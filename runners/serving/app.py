@@ -161,7 +161,7 @@ def routes(service: PredictionService) -> APIRouter:
             413: "The body, a picture or the number of inputs is over its limit.",
             415: "Nothing decodes bodies of this kind.",
             503: "There is no room for more inputs, or nothing is computed; `Retry-After` says when to try again.",
-            504: "The results were not there in time.",
+            504: "It was not decoded, or the results were not there, in time.",
         }
     )
 

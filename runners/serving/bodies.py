@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar, cast
 
-import anyio
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -16,11 +16,15 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from typing_extensions import TypeVarTuple, Unpack
 
+from ...bus.subscription import Seldom
 from .decoding import BYTES, JSON, Decoder, parsed
-from .errors import MediaTypeUnknown, RequestTooLarge, RequestUnusable, ServingError
+from .errors import MediaTypeUnknown, RequestTimedOut, RequestTooLarge, RequestUnusable, ServingError
 from .limits import PredictionLimits
 from .queue import RequestQueue
 from .request import Given
+from .threads import Threads
+
+logger = logging.getLogger("lineside.serving")
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -47,7 +51,8 @@ class Bodies:
         self._decoder = decoder
         self._queue = queue
         self._limits = limits
-        self._decoding = anyio.CapacityLimiter(AT_ONCE)
+        self._threads = Threads(AT_ONCE)
+        self._lateness_logged = Seldom()
         self.most_inputs = min(limits.inputs, limits.queue)
 
     @property
@@ -207,7 +212,20 @@ class Bodies:
             self._queue.release(reserved)
 
     async def _in_thread(self, call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-        return await anyio.to_thread.run_sync(call, *args, limiter=self._decoding)
+        until = asyncio.timeout(self._limits.answer)
+        try:
+            async with until:
+                return await self._threads.call(call, *args)
+        except TimeoutError:
+            if not until.expired():
+                raise
+            if self._lateness_logged.due():
+                logger.warning(
+                    "an input was not decoded within %g s: what the %d threads that decode do takes long, or hangs",
+                    self._limits.answer,
+                    AT_ONCE,
+                )
+            raise RequestTimedOut("it was not decoded", self._limits.answer) from None
 
 
 class _Parts(MultiPartParser):

@@ -10,7 +10,7 @@
         ├── ServiceOverloaded (also RuntimeError)   no room for more inputs
         ├── InputFailed       (also RuntimeError)   an input that could not be computed
         ├── NotServing        (also RuntimeError)   not started, shutting down, or its run is over
-        └── RequestTimedOut   (also TimeoutError)   the results were not there in time
+        └── RequestTimedOut   (also TimeoutError)   not decoded, or its results not there, in time
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class NotServing(ServingError, RuntimeError):
 
 
 class RequestTimedOut(ServingError, TimeoutError):
-    """The results of a request were not there in time."""
+    """A request was not decoded, or its results were not there, in time."""
 
     status = 504
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"not all results were there within {seconds:g} s; send fewer inputs at once, or try later")
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"{what} within {seconds:g} s; send fewer inputs at once, or try later")

@@ -27,7 +27,8 @@ class PredictionLimits(ConnectionLimits):
     pixels: int = 50_000_000
     """Pixels of a picture: its width times its height, which are looked at before it is decoded."""
     answer: float = 120.0
-    """Time for a request, from when it was taken up to its last result. A WebSocket has no such limit."""
+    """Time for a request, from when it was taken up to its last result, and before that for its input to be decoded.
+    A WebSocket has a limit for the latter only, message by message."""
     in_flight: int = 64
     """Inputs of one WebSocket that are not answered yet; further ones are not read from it before."""
     requests: int = 2048

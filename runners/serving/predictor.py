@@ -51,7 +51,7 @@ class ServedPredictor(Predictor[Any]):
 
     Where a batch fails, each of its inputs is computed alone, and those that fail again get a `Failure`. An input whose
     request is over before it is prepared is not computed; its result is None. Why a batch or an input fails is logged,
-    once in a while for each place that raises.
+    once in a while for each place that raises. Where the device itself fails, so does the run.
 
     Args:
         predictor: What to do with inputs.
@@ -147,7 +147,13 @@ class ServedPredictor(Predictor[Any]):
             return self._failure(error, 1)
 
     def _failure(self, error: Exception, inputs: int) -> Failure:
-        """Log why `inputs` failed together, and let go of what they took."""
+        """Log why `inputs` failed together, and let go of what they took.
+
+        Raises:
+            Exception: `error`, where it is the device that failed.
+        """
+        if isinstance(error, torch.AcceleratorError):  # after most of which it can compute nothing any more
+            raise error
         failure = Failure(reason_of(error))
         what = f"a batch of {inputs} inputs failed: they are computed one by one, which takes longer"
         if inputs == 1:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2 as httpx
@@ -32,6 +34,15 @@ class Double(nn.Module):
 recipe = Recipe(model=Double, postprocess=lambda outputs, batch: [float(one) for one in outputs])
 """
 
+HANG = """
+import threading
+
+def hang(data, media_type):
+    print("it hangs")
+    threading.Event().wait()
+
+"""
+
 
 @contextmanager
 def started(folder: Path, recipe: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
@@ -53,9 +64,9 @@ def started(folder: Path, recipe: str, *arguments: str) -> Generator[subprocess.
 
 
 @contextmanager
-def command(folder: Path, *arguments: str) -> Generator[tuple[subprocess.Popen[str], str, str]]:
+def command(folder: Path, *arguments: str, recipe: str = RECIPE) -> Generator[tuple[subprocess.Popen[str], str, str]]:
     """Run it and give the process, its address and its token."""
-    with started(folder, RECIPE, *arguments) as process:
+    with started(folder, recipe, *arguments) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(2)]
         address = re.search(r"(http://\S+)/predict;", said[0])
@@ -85,6 +96,20 @@ def test_it_computes_what_is_sent_with_the_token_and_a_signal_ends_its_run(
     assert [event.type for event in kept] == ["RequestEnd", "RunEnd"]
     assert isinstance(kept[-1], RunEnd)
     assert (kept[-1].outcome, kept[-1].reason) == ("stopped", "the service was shut down")
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_while_a_picture_hangs_in_the_decode_of_the_recipe(tmp_path: Path) -> None:
+    hanging = RECIPE.replace("recipe = Recipe(", HANG + "recipe = Recipe(decode=hang, ")
+    kind = {"content-type": "image/png"}
+    with command(tmp_path, "--no-token", recipe=hanging) as (process, address, _), ThreadPoolExecutor(1) as pool:
+        send = partial(httpx.post, content=b"any", headers=kind, timeout=PATIENCE, trust_env=False)
+        asked = pool.submit(send, f"{address}/predict")
+        assert process.stdout is not None
+        assert any("it hangs" in line for line in iter(process.stdout.readline, ""))
+        process.send_signal(signal.SIGTERM)
+        assert asked.result(PATIENCE).status_code == 503
+        assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from lineside.runners import PredictConfig, Predictor
 from lineside.runners.serving import PredictionLimits, prediction_service
 
-from .support import BAD, Served, column, doubled, inputs, lines, results, running, served
+from .support import BAD, Served, column, doubled, inputs, lines, results, running, served, until
 
 CONFIG = PredictConfig(batch_size=4, max_wait=5.0, device="cpu")
 
@@ -110,3 +111,20 @@ def test_of_what_a_client_sent_no_more_than_a_page_is_logged(said: str, caplog: 
     assert "in forward" in text
     assert "ValueError: cannot compute a" in text
     assert len(text) < 10_000
+
+
+class Lost(nn.Module):
+    """What a CUDA device that is lost does: it is there, and fails at everything."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+async def test_a_device_that_fails_ends_the_run_since_nothing_can_be_computed_on_it_any_more() -> None:
+    with computing(Lost()) as service:
+        async with service.aclient() as client:
+            answer = await client.post("/predict", json=inputs(1))
+            assert answer.status_code == 503
+            assert "the run of this service has failed: AcceleratorError" in answer.json()["error"]
+        await until(lambda: service.server.should_exit)
+        assert isinstance(service.app.service.error, torch.AcceleratorError)

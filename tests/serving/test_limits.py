@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import operator
+import threading
 from typing import Any
 
 import httpx2 as httpx
@@ -19,6 +20,7 @@ from lineside.runners.serving import PredictionApp, PredictionLimits, prediction
 from lineside.schemas import RequestEnd, RequestStart
 
 from .support import (
+    PATIENCE,
     Counting,
     Served,
     column,
@@ -214,6 +216,38 @@ async def test_a_request_has_its_time_before_its_first_result_and_after() -> Non
                 service.model.let_go()
         bus.drain()
     assert [event.outcome for event in heard.of(RequestEnd)] == ["failed", "failed"]
+
+
+async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until_it_returns(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def decode(data: bytes, media_type: str) -> object:
+        if data == b"hang":
+            begun.release()
+            assert go.acquire(timeout=PATIENCE)
+        return 1.0
+
+    recipe = Recipe(model=Counting, preprocess=column, postprocess=doubled, decode=decode)
+    app = prediction_service(recipe, limits=PredictionLimits(answer=0.5, grace=1.0))
+    try:
+        with running(app) as server:
+            async with Served(app, server).aclient() as client:
+                hung = [asyncio.create_task(client.post("/predict", content=b"hang")) for _ in range(2)]
+                for _ in hung:
+                    assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
+                later = client.post("/predict", content=b"fine")
+                for answer in await asyncio.gather(*hung, later):
+                    assert "it was not decoded within 0.5 s" in refusal(answer, 504)
+                assert (
+                    caplog.text.count("an input was not decoded within 0.5 s: what the 2 threads that decode do") == 1
+                )
+                go.release()
+                assert results(lines(await client.post("/predict", content=b"fine"))) == [2.0]
+                assert app.service.queue.memory == 0
+    finally:
+        go.release()
 
 
 async def test_the_status_of_one_object_says_whether_all_results_are_in_it() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
+import struct
 import sys
 from typing import Any
 
@@ -64,6 +66,8 @@ async def test_a_client_that_leaves_while_further_requests_of_it_wait_gives_back
         writer.write(post(b'{"inputs": [1]}') + post(b'{"inputs": [2]' + LONG + b"}"))
         await entered(service.model)
         await until(lambda: paused(service))
+        # Else it leaves once what it has sent was read, which is not read yet.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         await until(lambda: not service.queue.open and not service.server.server_state.connections)
         service.model.let_go()

@@ -66,6 +66,26 @@ async def test_whoever_waits_for_a_body_to_be_decoded_is_told_to_come_again(capf
     assert "Traceback" not in capfd.readouterr().err
 
 
+async def test_a_websocket_whose_message_hangs_in_decode_ends_with_the_service() -> None:
+    begun, go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def decode(data: bytes, media_type: str) -> object:
+        begun.release()
+        assert go.acquire(timeout=PATIENCE)
+        return 1.0
+
+    app = prediction_service(Recipe(model=Counting, decode=decode), limits=PredictionLimits(grace=0.1))
+    try:
+        with running(app) as server:
+            async with connect(Served(app, server).socket) as socket:
+                await socket.send('{"input": 1}')
+                assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
+                server.should_exit = True
+                await ended(socket, count=0)
+    finally:
+        go.release()
+
+
 async def test_a_websocket_that_waits_for_nothing_ends_at_once_and_another_with_its_last_result() -> None:
     limits = PredictionLimits(grace=PATIENCE, in_flight=1)
     with served(limits=limits) as service:
