@@ -39,3 +39,8 @@ class ValEnd(ValEvent):
         description="Milliseconds a sample, by part: `data`, `inference`, `metrics`. On the host: what a GPU has "
         "still to do is waited for in a later part, or at the end."
     )
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Metrics and losses, by name: what ``FitEpochEnd.metrics`` has of an epoch."""
+        return {**self.metrics, **self.losses}

@@ -81,7 +81,7 @@ class RunSummary(Part):
     epoch: int | None = Field(description="Epoch that began last, from 0.")
     epochs: int | None = Field(description="Epochs asked for.")
     fitness: float | None = Field(description="Fitness of the last validation, larger is better.")
-    metrics: Scalars = Field(description="Metrics of the last validation by name.")
+    metrics: Scalars = Field(description="Metrics and losses of the last validation by name.")
     host: str = Field(description="Name of the machine.")
     pid: Count = Field(description="Id of the process.")
     events: Count = Field(description="Events in the journal, of all attempts and ranks.")
@@ -235,7 +235,7 @@ def summarize(found: Sequence[Trace]) -> RunSummary:
         epoch=epoch.epoch if epoch else None,
         epochs=epoch.epochs if epoch else None,
         fitness=judged.fitness if judged else None,
-        metrics=judged.metrics if judged else FrozenDict[str, float](),
+        metrics=FrozenDict(_scores(judged) if judged else {}),
         host=start.host if start and start.host else lead.about.get("host", ""),
         pid=start.pid if start and start.pid else int(lead.about.get("pid", 0)),
         events=sum(trace.events for trace in found),
@@ -264,7 +264,11 @@ def _state(
 
 
 def _judged(lead: Trace) -> FitEpochEnd | ValEnd | None:
-    """Return the newest event that has metrics; an epoch without validation has none."""
+    """Return the newest event that says how good the model is; an epoch without validation does not."""
     found: tuple[FitEpochEnd | ValEnd | None, ...] = lead.get(FitEpochEnd), lead.get(ValEnd)
-    both = [event for event in found if event is not None and event.metrics and not getattr(event, "aside", False)]
+    both = [event for event in found if event and _scores(event) and not getattr(event, "aside", False)]
     return max(both, key=lambda event: event.seq, default=None)
+
+
+def _scores(event: FitEpochEnd | ValEnd) -> Mapping[str, float]:
+    return event.scores if isinstance(event, ValEnd) else event.metrics

@@ -73,7 +73,7 @@ class TrainView:
             case TrainBatchEnd():
                 self._advance(event)
             case ValEnd(aside=True):
-                yield labelled("aside", text.scalars({**event.metrics, **event.losses}))
+                yield labelled("aside", text.scalars(event.scores))
             case ValBatchEnd():
                 self._batches = bar("validate", event.batch + 1, event.batches, text.scalars(event.losses))
             case TrainEpochEnd():
@@ -139,7 +139,7 @@ class ValView:
             case ValBatchEnd():
                 self._bar = bar("batches", event.batch + 1, event.batches, text.scalars(event.losses))
             case ValEnd():
-                yield labelled("metrics", text.scalars({**event.metrics, **event.losses}), "green")
+                yield labelled("metrics", text.scalars(event.scores), "green")
                 yield labelled("", Text(wording.evaluated(event), DIM))
             case _:
                 pass

@@ -111,6 +111,17 @@ def test_what_somebody_had_evaluated_in_between_is_not_how_good_the_run_is(tmp_p
     assert (summary.fitness, summary.metrics) == (0.7, {"accuracy": 0.7})
 
 
+def test_a_validation_with_a_loss_alone_has_that_for_a_number(tmp_path: Path) -> None:
+    with Bus(tmp_path) as bus:
+        source = bus.source("check")
+        start(source, kind="val")
+        facts: dict[str, Any] = {"duration": 1.0, "speed": {}, "batches": 1, "samples": 4}
+        source.publish(ValEnd, epoch=0, metrics={}, losses={"loss": 0.25}, fitness=-0.25, **facts)
+        end(source, kind="val")
+    summary = Journal(tmp_path).run("check")
+    assert (summary.fitness, summary.metrics) == (-0.25, {"loss": 0.25})
+
+
 def test_the_newest_run_comes_first_and_events_outside_of_runs_are_none(tmp_path: Path) -> None:
     with Bus(tmp_path) as bus:
         bus.publish(Step, n=1)

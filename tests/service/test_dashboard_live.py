@@ -6,6 +6,7 @@ import re
 from itertools import count
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from lineside.bus import Bus
@@ -183,21 +184,31 @@ def test_what_a_loop_of_ones_own_found_after_an_epoch_is_drawn_as_are_its_losses
                 expect(chart.locator(".legend")).to_contain_text("val")
 
 
+@pytest.mark.parametrize("validates_last", [True, False], ids=["last epoch validated", "last epoch not validated"])
 def test_the_final_evaluation_of_the_best_epoch_is_no_further_point_of_a_curve(
-    browser: Browser, bus: Bus, address: str
+    browser: Browser, bus: Bus, address: str, *, validates_last: bool
 ) -> None:
     source = bus.source("going")
-    stories.begin(source, epochs=3)
+    stories.begin(source, epochs=4)
     for epoch in range(3):
-        stories.epoch(source, epoch, epochs=3)
+        stories.epoch(source, epoch, epochs=4)
     bus.flush()
     with visiting(browser, f"{address}/#/going") as page:
         expect(drawn(page, "accuracy")).to_have_attribute("aria-label", "accuracy at 3 points, last: 0.7000")
-        stories.close_training(source, best=1)
+        for step in range(31, 41):
+            stories.step(source, step, epochs=4)
+        if validates_last:
+            stories.close_epoch(source, 3, epochs=4)
+        points = "4 points, last: 0.8000" if validates_last else "3 points, last: 0.7000"
+        expect(drawn(page, "loss")).to_have_attribute("aria-label", re.compile("^loss at 40 points"))
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", f"accuracy at {points}")
+        stories.close_training(source, best=2)
+        expect(page.locator(".tile", has_text="accuracy")).to_contain_text("0.9000")
+        expect(page.locator(".events .type").first).to_have_text("FitEpochEnd")
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", f"accuracy at {points}")
         stories.end(source)
         expect(page.locator(".events .type").first).to_have_text("RunEnd")
-        expect(page.locator(".tile", has_text="accuracy")).to_contain_text("0.9000")
-        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", "accuracy at 3 points, last: 0.7000")
+        expect(drawn(page, "accuracy")).to_have_attribute("aria-label", f"accuracy at {points}")
 
 
 def test_a_loop_of_ones_own_that_logs_nothing_of_its_batches_has_no_loss_once_an_epoch_is_over(

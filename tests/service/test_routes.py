@@ -87,7 +87,7 @@ def http(folder: Path) -> Generator[TestClient]:
 def test_runs_and_a_run(http: TestClient) -> None:
     (one,) = http.get("/runs").json()["runs"]
     assert one == http.get("/runs/run").json()
-    assert (one["state"], one["metrics"]) == ("finished", {"accuracy": 0.9})
+    assert (one["state"], one["metrics"]) == ("finished", {"accuracy": 0.9, "a": 0.4})
     missing = http.get("/runs/rum")
     assert (missing.status_code, "did you mean run" in missing.json()["error"]) == (404, True)
 

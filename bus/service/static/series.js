@@ -33,6 +33,7 @@ export class RunSeries {
     this.step = 0;
     /** @type {number | null} of the newest event; null: none came yet */
     this.attempt = null;
+    this.epoch = 0; // that of the newest batch
   }
 
   /**
@@ -118,6 +119,7 @@ export class RunSeries {
     switch (event.type) {
       case "TrainBatchEnd":
         this.step = event.step;
+        this.epoch = event.epoch;
         this.add("loss", time, event.loss);
         this.add("step_seconds", time, event.seconds);
         this.addAll("loss/", time, event.losses);
@@ -129,7 +131,9 @@ export class RunSeries {
         break;
       case "ValEnd":
         if (event.aside) break; // somebody asked for it in between
-        // After the last epoch the best weights are evaluated once more, which is no further point of the curves.
+        // After the last epoch the best weights are evaluated once more, which is no further point of the curves: where
+        // they are of an earlier epoch that is known by it, and else by the validation that was told at this step.
+        if (event.epoch < this.epoch) break;
         this.addAll("val/", time, this.untold(event.metrics, "val/"));
         this.addAll("val_loss/", time, this.untold(event.losses, "val_loss/"));
         if (event.fitness !== null) this.addAll("", time, this.untold({ fitness: event.fitness }, ""));
