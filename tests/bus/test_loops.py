@@ -32,6 +32,7 @@ async def test_async_callbacks_run_on_the_loop_the_bus_was_entered_on() -> None:
 async def test_async_callbacks_of_a_plain_bus_run_on_a_loop_in_the_background(bus: Bus) -> None:
     loops: set[asyncio.AbstractEventLoop] = set()
     threads: set[int] = set()
+    before = loop_threads()
 
     async def see(_: Tick) -> None:
         loops.add(asyncio.get_running_loop())
@@ -43,7 +44,11 @@ async def test_async_callbacks_of_a_plain_bus_run_on_a_loop_in_the_background(bu
     bus.drain()  # from a running loop, because another one does the work
     assert loops == {bus.loop}
     assert bus.loop is not asyncio.get_running_loop()
-    assert threads == {thread.ident for thread in threading.enumerate() if thread.name == "lineside-loop"}
+    assert threads == {thread.ident for thread in loop_threads() - before}
+
+
+def loop_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "lineside-loop"}
 
 
 async def test_plain_callbacks_run_on_the_loop_if_asked_for() -> None:
@@ -55,11 +60,12 @@ async def test_plain_callbacks_run_on_the_loop_if_asked_for() -> None:
 
 
 def test_no_loop_is_started_where_nothing_needs_one() -> None:
+    before = loop_threads()
     with Bus() as bus:
         bus.subscribe(print, Tick, where=lambda _: False)
         bus.publish(Tick, n=1)
         bus.drain()
-        assert "lineside-loop" not in [thread.name for thread in threading.enumerate()]
+        assert loop_threads() == before
 
 
 def test_the_loop_in_the_background_takes_other_work_too(bus: Bus) -> None:
