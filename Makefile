@@ -50,7 +50,7 @@ soak: $(VENV)/.dev ## Ten times as many random schedules and kills as in the tes
 		tests/journal tests/runners/test_interleavings.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## The benchmarks that need no GPU, each with its baseline in the same run
+bench: $(VENV)/.dev ## The benchmarks that need no GPU, browser or notebook, each with its baseline in the same run
 	@for script in publish throughput latency loop order flood journal replay exit imports service predict predict_service; do \
 		echo; echo "== benchmarks/$$script.py"; $(BIN)/python benchmarks/$$script.py; done
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ NEEDS = {
     "loop": ("torch", "pyee", "bubus"),
     "flood": ("pyee", "blinker", "psygnal", "bubus"),
     "order": (),
+    "journal": (),
     "replay": (),
     "exit": (),
     "imports": (),
@@ -59,6 +61,12 @@ def test_a_benchmark_prints_its_tables_and_writes_its_record(name: str, tmp_path
     assert written["benchmark"] == name
     assert all(table["rows"] for table in written["tables"])
     assert all(table["title"] in done.stdout for table in written["tables"])
+
+
+def test_the_table_of_the_benchmarks_names_each_of_them() -> None:
+    scripts = {path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text()}
+    named = re.findall(r"^\| `(\w+)\.py` \|", (FOLDER / "README.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(scripts) == sorted(NEEDS)
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="needs torch")
