@@ -12,6 +12,7 @@ done, and `refused` counts the events that a bus did not take.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections import defaultdict
@@ -289,7 +290,7 @@ def bubus() -> Iterator[Bubus]:
 
 def _unwrapped(member: Member) -> Callable[[Any], Any]:
     callback = _every(member.callback, member.every)
-    if asyncio.iscoroutinefunction(callback):
+    if inspect.iscoroutinefunction(callback):
 
         async def handler(envelope: Envelope) -> None:
             await callback(envelope.payload)

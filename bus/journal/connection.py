@@ -17,12 +17,23 @@ class Connection(sqlite3.Connection):
         _connections.add(self)
 
 
+class Temporary(Connection):
+    """One to a file without a name, which nobody closes: cursors may read it after the end of the bus."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 
 def connect(uri: str) -> sqlite3.Connection:
-    """Return a connection that any thread may use, and that a forked child leaves open."""
-    made = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=Connection)
+    """Return a connection that any thread may use, and that a forked child leaves open.
+
+    Where `uri` is empty, to a file that has no name.
+    """
+    kind = Connection if uri else Temporary
+    made = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5, factory=kind)
     made.text_factory = _text
     return made
 

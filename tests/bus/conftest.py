@@ -3,7 +3,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,19 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def nothing_is_left_of_processes() -> Iterator[None]:
+def processes() -> Callable[[], set[psutil.Process]]:
+    """Return what finds the processes that the test has begun; multiprocessing may keep some of an earlier one."""
+    process = psutil.Process()
+    before = set(process.children())
+    return lambda: set(process.children()) - before
+
+
+@pytest.fixture
+def nothing_is_left_of_processes(processes: Callable[[], set[psutil.Process]]) -> Iterator[None]:
     process = psutil.Process()
     before = process.num_fds()
     yield
-    assert not process.children()  # a zombie would be one
+    assert not processes()  # a zombie would be one
     deadline = time.monotonic() + PATIENCE  # a lane that was left behind closes its pipes once its process is gone
     while process.num_fds() > before and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -401,7 +402,9 @@ def test_a_callback_there_that_hangs_is_killed_and_the_next_event_comes(workers:
     assert [failure.error.type for failure in failures] == ["CallbackTimeout"]
 
 
-def test_a_process_that_hangs_is_killed_by_the_close(workers: Any, log: Path) -> None:
+def test_a_process_that_hangs_is_killed_by_the_close(
+    workers: Any, log: Path, processes: Callable[[], set[psutil.Process]]
+) -> None:
     os.mkfifo(log)
     with Bus() as bus:
         bus.subscribe(workers.hang, workers.Job, lane="process", name="far")
@@ -410,16 +413,16 @@ def test_a_process_that_hangs_is_killed_by_the_close(workers: Any, log: Path) ->
         report = bus.close(timeout=1.0)
     assert report.left == {"far": 1}
     assert report.hung == ("far",)
-    for child in psutil.Process().children():
+    for child in processes():
         child.wait(PATIENCE)
 
 
-def test_cancelling_ends_the_process(workers: Any, log: Path) -> None:
+def test_cancelling_ends_the_process(workers: Any, log: Path, processes: Callable[[], set[psutil.Process]]) -> None:
     with Bus() as bus:
         subscription = bus.subscribe(workers.Counter(0), workers.Job, lane="process")
         bus.publish(workers.Job, n=1)
         bus.drain()
-        (child,) = psutil.Process().children()
+        (child,) = processes()
         subscription.cancel()
         child.wait(PATIENCE)
     assert lines(log) == ["1", "closed"]

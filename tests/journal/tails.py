@@ -83,6 +83,13 @@ class Schedule:
         return Tail(self.folder, run=self.run, names=self.names, ranks=self.ranks, after=after)
 
     def play(self, turns: int = 60) -> None:
+        try:
+            self._play(turns)
+        finally:
+            self.tail.close()
+        self.compare()
+
+    def _play(self, turns: int) -> None:
         for turn in range(turns):
             self.chance.choices((self.begin, self.write, self.end, self.read, self.cut), (1, 8, 1, 6, 4))[0](turn)
         while self.read(turns):
@@ -90,8 +97,6 @@ class Schedule:
         for scribe in self.scribes:
             scribe.close()
         assert not self.read(turns), "the end of a writer was told as an event"
-        self.tail.close()
-        self.compare()
 
     def begin(self, turn: int) -> None:
         if len(self.scribes) < 4:  # the names need not come in order

@@ -33,7 +33,8 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
         assert len(found) >= acknowledged
         assert found == list(range(1, len(found) + 1))
         (path,) = Journal(folder).files()
-        assert not JournalFile.open(path).check().holes
+        with closing(JournalFile.open(path)) as file:
+            assert not file.check().holes
 
 
 def left_open(tmp_path: Path, count: int) -> Path:
@@ -86,7 +87,8 @@ def test_a_flipped_bit_in_an_event_costs_that_event_and_is_named(tmp_path: Path)
     at = data.index(b'"n":500}')
     data[at + 5] ^= 1
     path.write_bytes(data)
-    check = JournalFile.open(path).check()
+    with closing(JournalFile.open(path)) as file:
+        check = file.check()
     assert [tuple(hole) for hole in check.holes] == [(500, 500)]
     assert check.events == 999
     assert steps(tmp_path) == [n for n in range(1, 1001) if n != 500]

@@ -8,6 +8,7 @@ import os
 import queue
 import random
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,8 @@ def test_what_a_disk_refuses_for_too_long_is_counted_and_the_rest_is_kept(tmp_pa
     assert steps(tmp_path)[-1] == 5000
     assert lost() >= 4000
     assert len(found) + lost() == found[-1]  # what was said of the disk is among them
-    check = JournalFile.open(path).check()
+    with closing(JournalFile.open(path)) as file:
+        check = file.check()
     assert not check.holes
     assert sum(gap.last - gap.first + 1 for gap in check.gaps) == lost()
 
@@ -207,7 +209,8 @@ def test_whatever_a_disk_refuses_what_was_acknowledged_is_there_and_the_rest_is_
     assert got == sorted(set(got))
     assert len(got) + reader.stats.missed == published
     assert path is not None
-    check = JournalFile.open(path).check()
+    with closing(JournalFile.open(path)) as file:
+        check = file.check()
     assert disk.refused.is_set()
     assert not check.holes
     assert sum(gap.last - gap.first + 1 for gap in check.gaps) == missed

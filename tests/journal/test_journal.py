@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -180,7 +181,8 @@ def test_fields_that_do_not_fit_leave_a_gap_and_no_hole(tmp_path: Path) -> None:
             bus.publish(Step, n="many" if n % 5 == 0 else n)
         path = bus.journal
     assert path is not None
-    with_gaps = JournalFile.open(path).check()
+    with closing(JournalFile.open(path)) as file:
+        with_gaps = file.check()
     assert not with_gaps.holes
     assert with_gaps.events == 16 + 4  # the steps, and what was said of the others
 
@@ -211,7 +213,8 @@ def test_what_a_commit_survives_is_stated(tmp_path: Path, durability: str, synch
     with Bus(Journal(tmp_path, durability=durability)) as bus:
         path = bus.journal
         assert path is not None
-        assert JournalFile.open(path).about()["durability"] == durability
+        with closing(JournalFile.open(path)) as file:
+            assert file.about()["durability"] == durability
         archive = bus._log.archive  # pyright: ignore[reportPrivateUsage]  # no reader can see it from outside
         assert archive.writer._one("PRAGMA synchronous") == synchronous  # type: ignore[union-attr]  # pyright: ignore
 
@@ -266,6 +269,6 @@ def test_a_closed_file_can_be_copied_and_read_where_nothing_can_be_written(tmp_p
 
 def test_the_time_of_the_first_event_is_kept(tmp_path: Path) -> None:
     path = written(tmp_path, 10)
-    file = JournalFile.open(path)
-    assert file.position_at(0) == 0
-    assert file.position_at(int(datetime.now(UTC).timestamp() * 1000)) >= 0
+    with closing(JournalFile.open(path)) as file:
+        assert file.position_at(0) == 0
+        assert file.position_at(int(datetime.now(UTC).timestamp() * 1000)) >= 0

@@ -137,15 +137,17 @@ def test_from_every_place_it_goes_on_with_the_next_event(tmp_path: Path) -> None
     assert len(every) == 90
     for index, told in enumerate(every):
         assert everything(Tail(tmp_path, after=told.position)) == every[index + 1 :]
-    tail = Tail(tmp_path)
-    for index in range(0, 90, 4):
-        assert Tail(tmp_path, after=tail.position).read(1) == every[index : index + 1]
-        tail.read(4)
+    with Tail(tmp_path) as tail:
+        for index in range(0, 90, 4):
+            with Tail(tmp_path, after=tail.position) as behind:
+                assert behind.read(1) == every[index : index + 1]
+            tail.read(4)
 
 
 def test_a_position_is_short_where_one_run_is_read_and_outlives_other_files(tmp_path: Path) -> None:
     paths = [written(tmp_path, 20, run=f"run-{number}") for number in range(5)]
-    told = Tail(tmp_path, run="run-3").read(7)
+    with Tail(tmp_path, run="run-3") as tail:
+        told = tail.read(7)
     assert len(told[-1].position) < 20
     for path in paths[:3]:
         remove(path)
@@ -262,6 +264,7 @@ def test_who_comes_while_it_looks_is_told_later(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     told += [one.seq for one in everything(tail)]
     assert told == list(range(1, next(seqs)))
+    tail.close()
     writer.close()
     claim.release()
 

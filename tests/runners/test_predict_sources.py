@@ -162,6 +162,7 @@ KINDS: list[tuple[Sample, Sample]] = [
 """A sample at a position, and the input that it has."""
 
 
+@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(("sample", "found"), KINDS)
 def test_the_inputs_of_a_loader_are_what_its_dataset_gave(sample: Sample, found: Sample, workers: int) -> None:

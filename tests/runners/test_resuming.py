@@ -188,6 +188,7 @@ def test_a_run_can_be_interrupted_at_every_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("importable")
 def test_resuming_is_exact_with_batches_made_by_worker_processes(tmp_path: Path) -> None:
     def loader() -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(Jittered(), 4, shuffle=True, num_workers=1)
