@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 from pydantic_core import to_json
 from typing_extensions import TypeVarTuple, Unpack
@@ -501,5 +502,17 @@ class Hub:
 
 
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-    """Call something that waits for the disk."""
-    return await anyio.to_thread.run_sync(call, *args)
+    """Call something that waits for the disk. Who is cancelled waits for it too, before what it reads is closed."""
+    work = asyncio.ensure_future(anyio.to_thread.run_sync(call, *args))
+    left: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):  # it knows nothing of asyncio's own cancelling
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError as error:
+                left = error
+    if left is None:
+        return work.result()
+    if not work.cancelled():
+        work.exception()  # nobody is there to hear of it
+    raise left

@@ -465,6 +465,46 @@ async def test_nobody_following_leaves_nothing_running(tmp_path: Path) -> None:
         await until(lambda: process.num_fds() <= before)
 
 
+async def test_a_journal_that_is_read_for_who_has_left_is_closed_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    armed, begun, go = threading.Event(), threading.Event(), threading.Event()
+    did: list[str] = []
+    read, close = Tail.read, Tail.close
+
+    def slowly(tail: Tail, limit: int = 500) -> list[Told]:
+        if armed.is_set():
+            begun.set()
+            assert go.wait(PATIENCE)
+        told = read(tail, limit)
+        did.append("read")
+        return told
+
+    def closed(tail: Tail) -> None:
+        did.append("closed")
+        close(tail)
+
+    monkeypatch.setattr(Tail, "read", slowly)
+    monkeypatch.setattr(Tail, "close", closed)
+    with Bus(tmp_path) as bus:
+        await publish(bus, 1, 10)
+    app = service(tmp_path, token=TOKEN, limits=QUICK)
+    with serving(app) as server:
+        async with client(url(server)) as http:
+            async with following(http, "/runs/run/events") as stream:
+                await stream.until(10)
+                armed.set()
+                await until(begun.is_set)
+                did.clear()
+            await until(lambda: app.hub.idle)
+            for _ in range(5):  # turns of the server's loop
+                await http.get("/health")
+            go.set()
+            await until(lambda: "closed" in did)
+            await until(lambda: "read" in did)
+    assert did == ["read", "closed"]
+
+
 async def test_the_list_of_runs_is_told_as_it_changes(bus: Bus) -> None:
     await publish(bus, 1, 1, "one")
     with served(bus) as address:
