@@ -465,7 +465,9 @@ class Server(uvicorn.Server):
         return app.hub.limits.body
 
     def bind(self) -> socket.socket:
-        """Return the socket to listen with: `serve` and `run` take it. It may be asked for its port.
+        """Return the socket that is listened at: `serve` and `run` take it. It may be asked for its port.
+
+        Whoever connects from now on is not refused, and waits until it serves.
 
         Raises:
             OSError: the address is taken, or none of this machine.
@@ -478,6 +480,7 @@ class Server(uvicorn.Server):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # of each connection
             listening.bind(address)
+            listening.listen(self.config.backlog)
         except BaseException:
             listening.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -101,16 +102,33 @@ async def test_an_offer_of_another_protocol_is_ignored_and_the_request_answered(
         get("/runs", H2C.replace("h2c", "TLS/1.0, h2c")),
         post(H2C, "Transfer-Encoding: chunked\r\n", body=b"9\r\nno reason\r\n0\r\n\r\n"),
         get("/none"),
-        post("Connection: close\r\n" + H2C, "Content-Length: 9\r\n", body=b"no reason") + get("/runs"),
+        post("Connection: close\r\n" + H2C, "Content-Length: 9\r\n", body=b"no reason"),
     ]
     data = b"".join(asked)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    pieces[-1] += get("/runs")  # which is too late
     async with connected(bus) as client:
-        for start in range(0, len(data), size):
-            client.writer.write(data[start : start + size])
+        for piece in pieces:
+            client.writer.write(piece)
             await client.writer.drain()
             await asyncio.sleep(0)
         assert [await client.status() for _ in asked] == [409, 200, 400, 404, 400]  # nothing steers this run
         assert await client.reader.read() == b""
+
+
+async def test_who_comes_before_it_serves_is_not_refused(bus: Bus) -> None:
+    server = Server(service(bus, token=TOKEN, limits=QUICK), port=0)
+    listening = server.bind()
+    reader, writer = await asyncio.open_connection(*listening.getsockname())
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        writer.write(get("/none"))
+        assert await Client(server, reader, writer).status() == 404
+    finally:
+        writer.transport.abort()
+        server.should_exit = True
+        thread.join(PATIENCE)
 
 
 async def test_no_request_hides_in_the_body_of_one_that_offers_another_protocol(bus: Bus) -> None:
