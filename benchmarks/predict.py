@@ -6,7 +6,7 @@ Every contender does the same to the same inputs: decode or normalise them, call
 softmax and the five likeliest classes, make a `Classes` of them. `bare` is the plain loop, then the same in a thread
 that hands its results over, the least that a stream can be made of. The others read ``predictor.stream``, in order
 (``overlap=False``) and with overlap: with ``for``, with ``async for``, and with three consumers on the bus: a callback,
-a stream that is read in a thread, and one that throttles (``overflow="wait"``).
+a stream that is read in a thread, and one that throttles (``overflow="wait"``), or with a first batch of one input.
 
 A neighbour on a shared machine comes and goes within seconds and takes a third of a core with it. So the contenders
 are all open at once, and take turns at portions of a few batches: their source gives one portion whenever it is let.
@@ -145,17 +145,25 @@ class Portions:
 
     def __init__(self, inputs: list[Any]) -> None:
         self.inputs = inputs
-        self._let: SimpleQueue[bool] = SimpleQueue()
+        self._next = inputs
+        self._let: SimpleQueue[list[Any] | None] = SimpleQueue()
 
-    def let(self) -> None:
-        self._let.put(True)
+    def begin_with(self, inputs: list[Any]) -> None:
+        """Have fewer in the first portion."""
+        self._next = inputs
+
+    def let(self) -> int:
+        """Give the next portion; returns how many inputs that are."""
+        portion, self._next = self._next, self.inputs
+        self._let.put(portion)
+        return len(portion)
 
     def end(self) -> None:
-        self._let.put(False)
+        self._let.put(None)
 
     def __iter__(self) -> Iterator[Any]:
-        while self._let.get():
-            yield from self.inputs
+        for portion in iter(self._let.get, None):
+            yield from portion
 
 
 Contender = Callable[[Job, Portions], AbstractContextManager["Opened"]]
@@ -231,9 +239,16 @@ def threaded(job: Job, source: Portions) -> Generator[Opened]:
 
 @contextmanager
 def ours(
-    job: Job, source: Portions, *, overlap: bool, consumed: bool = False, awaited: bool = False
+    job: Job,
+    source: Portions,
+    *,
+    overlap: bool,
+    consumed: bool = False,
+    awaited: bool = False,
+    first_batch: int | None = None,
 ) -> Generator[Opened]:
     """Predict by the predictor, with nobody or three consumers on its bus."""
+    source.begin_with(source.inputs[job.batch_size - (first_batch or job.batch_size) :])
     with Bus() as bus, consumers(bus, len(source.inputs)) if consumed else nullcontext(bus.drain) as settle:
         predictor = Predictor(
             job.model,
@@ -243,6 +258,7 @@ def ours(
             batch_size=job.batch_size,
             device="cpu",
             overlap=overlap,
+            first_batch=first_batch,
         )
         stream = predictor.stream(source)
         with reading_async(stream) if awaited else nullcontext(reading(stream)) as take:
@@ -299,9 +315,11 @@ def contenders() -> dict[str, Contender]:
         "in order": partial(ours, overlap=False),
         "in order, async for": partial(ours, overlap=False, awaited=True),
         "in order, 3 consumers": partial(ours, overlap=False, consumed=True),
+        "in order, first_batch=1": partial(ours, overlap=False, first_batch=1),
         "overlap": partial(ours, overlap=True),
         "overlap, async for": partial(ours, overlap=True, awaited=True),
         "overlap, 3 consumers": partial(ours, overlap=True, consumed=True),
+        "overlap, first_batch=1": partial(ours, overlap=True, first_batch=1),
     }
 
 
@@ -325,9 +343,9 @@ class Lane:
         self._opened = opened
 
     def turn(self) -> Timing:
-        take, rest = self._opened.take, len(self._source.inputs) - 1
+        take = self._opened.take
         start, cpu = time.perf_counter(), time.process_time()
-        self._source.let()
+        rest = self._source.let() - 1
         extra = take(1) - 1
         first = time.perf_counter() - start
         extra += take(rest) - rest

@@ -219,10 +219,10 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
 
     def _in_parts(self) -> Generator[None, None, PredictResult[R]]:
         place(self.model, self.device)
-        inputs, size = self._open(), self.config.batch_size
-        batches = None if inputs.total is None else math.ceil(inputs.total / size)
+        inputs = self._open()
+        batches = None if inputs.total is None else self.config.batches_of(inputs.total)
         with closing(self._schedule(inputs, batches)) as schedule, evaluating(self.model):
-            self.reach(PredictStart, source=inputs.name, batch_size=size, batches=batches)
+            self.reach(PredictStart, source=inputs.name, batch_size=self.config.batch_size, batches=batches)
             tally = Tally()
             while (work := schedule.next()) is not None:
                 self._work = work
@@ -237,8 +237,8 @@ class Predictor(Runner[PredictConfig, PredictResult[R]], Generic[R]):
         demand, config = self._prediction.demand, self.config
         steps: Steps[R] = Steps(self.model, self.device, config.amp, self._preprocess, self._postprocess)
         if self._one_by_one(demand) or batches in (0, 1) or self._in_step():
-            return InOrder(inputs, config.batch_size, steps, demand, self._interrupted)
-        return Ahead(inputs, config.batch_size, steps, demand, self._interrupted, self._in_step, self._awaited.caller)
+            return InOrder(inputs, config.sizes(), steps, demand, self._interrupted)
+        return Ahead(inputs, config.sizes(), steps, demand, self._interrupted, self._in_step, self._awaited.caller)
 
     def _one_by_one(self, demand: Demand) -> bool:
         """Return whether nothing is done of a batch before the last one is through."""

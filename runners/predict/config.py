@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+import math
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Generic, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ...schemas import Scalars
 from ..config import RunnerConfig
@@ -17,6 +20,12 @@ class PredictConfig(RunnerConfig, frozen=True):
     """How to predict."""
 
     batch_size: int = Field(default=32, ge=1, description="Largest number of inputs that are computed together.")
+    first_batch: int | None = Field(
+        default=None,
+        ge=1,
+        description="Largest number of inputs in the first batch: fewer than `batch_size` have the first result there "
+        "sooner. Default: `batch_size`.",
+    )
     prefetch: int = Field(
         default=2,
         ge=0,
@@ -37,6 +46,25 @@ class PredictConfig(RunnerConfig, frozen=True):
     )
     amp: Literal["off", "bf16", "fp16"] = Field(default="off", description="Precision of the forward pass.")
     publish_results: bool = Field(default=True, description="Put the results, as data, into `PredictBatchEnd`.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.first_batch is not None and self.first_batch > self.batch_size:
+            raise ValueError(
+                f"first_batch={self.first_batch} is more than batch_size={self.batch_size}, which no batch exceeds: "
+                "set it to fewer, or leave it out"
+            )
+        return self
+
+    def sizes(self) -> Iterator[int]:
+        """Yield the largest number of inputs of each batch."""
+        yield self.first_batch or self.batch_size
+        yield from repeat(self.batch_size)
+
+    def batches_of(self, inputs: int) -> int:
+        """Return how many batches so many inputs make, if none goes before it is full."""
+        first = min(inputs, self.first_batch or 0)
+        return (first > 0) + math.ceil((inputs - first) / self.batch_size)
 
 
 class PredictResult(RunResult, Generic[T], frozen=True):

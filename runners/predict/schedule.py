@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Generic, TypeVar
 
@@ -26,7 +26,7 @@ class Schedule(ABC, Generic[R]):
 
     Args:
         inputs: Where the inputs come from.
-        size: Largest number of inputs in a batch.
+        sizes: The largest number of inputs of each batch.
         steps: What is done with them.
         demand: How many batches are wanted.
         interrupted: Stands still while the run is paused, then says whether to stop.
@@ -36,10 +36,10 @@ class Schedule(ABC, Generic[R]):
     """Whether the source came to its end."""
 
     def __init__(
-        self, inputs: Inputs, size: int, steps: Steps[R], demand: Demand, interrupted: Callable[[], bool]
+        self, inputs: Inputs, sizes: Iterator[int], steps: Steps[R], demand: Demand, interrupted: Callable[[], bool]
     ) -> None:
         self._inputs = inputs
-        self._size = size
+        self._sizes = sizes
         self._steps = steps
         self._demand = demand
         self._interrupted = interrupted
@@ -55,7 +55,7 @@ class Schedule(ABC, Generic[R]):
 
     def _gather(self) -> PredictBatch | None:
         """Take the inputs of a batch; None: the source has no more."""
-        taken = self._inputs.take(self._size, self._demand)
+        taken = self._inputs.take(next(self._sizes), self._demand)
         if not taken:
             return None
         batch = describe(taken, self._gathered, self._inputs.total, self._inputs.given)
@@ -96,14 +96,14 @@ class Ahead(Schedule[R]):
     def __init__(
         self,
         inputs: Inputs,
-        size: int,
+        sizes: Iterator[int],
         steps: Steps[R],
         demand: Demand,
         interrupted: Callable[[], bool],
         in_step: Callable[[], bool],
         caller: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        super().__init__(inputs, size, steps, demand, interrupted)
+        super().__init__(inputs, sizes, steps, demand, interrupted)
         self._in_step = in_step
         self._caller = caller
         self._works: queue.SimpleQueue[Work[R] | BaseException | None] = queue.SimpleQueue()
