@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from functools import cache
@@ -46,11 +47,13 @@ class RunWidget(anywidget.AnyWidget):
 
     def __init__(self, bus: Bus, run: str, begin: Mark, held: Callable[[], bool] = lambda: False) -> None:
         self._frontends: dict[str, bool] = {}
+        self._counting = threading.Lock()
         self._esm = _static("widget.js")
         self._css = _static("widget.css")
         self._watch = Watch(bus, run, begin, self._tell, held)
         self._watch.catch_up(CATCH_UP_SECONDS)
         super().__init__(key=uuid.uuid4().hex)
+        _let_frontend_choose(self.comm)
         self.on_msg(self._hear)
         self._watch.listen(True)  # not before: what is told while the frontend hears nothing yet would be lost
 
@@ -91,8 +94,23 @@ class RunWidget(anywidget.AnyWidget):
                 self._watch.refresh(answer=asked.get("id"), refused="")
 
     def _count(self, frontend: str, has_views: bool) -> None:
-        self._frontends.pop(frontend, None)
-        self._frontends[frontend] = has_views
-        for oldest in [*self._frontends][:-MOST_FRONTENDS]:
-            del self._frontends[oldest]
-        self._watch.listen(any(self._frontends.values()))
+        with self._counting:  # each frontend may have a thread of its own to ask in
+            self._frontends.pop(frontend, None)
+            self._frontends[frontend] = has_views
+            for oldest in [*self._frontends][:-MOST_FRONTENDS]:
+                del self._frontends[oldest]
+            self._watch.listen(any(self._frontends.values()))
+
+
+def _let_frontend_choose(comm: Any) -> None:
+    """Have what a frontend sends heard in the thread that it names: JupyterLab names one that runs no cells.
+
+    ipykernel from 7.4 on hears it where the widget was last told something, for cells that wait for an answer. Nobody
+    waits for ours, and a click would wait for the end of the cell.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = _named_by_frontend
+
+
+def _named_by_frontend(_: object, named: str | None) -> str | None:
+    return named

@@ -142,6 +142,10 @@ class Kernel:
         answer.status, answer.error, answer.message = reply["status"], reply.get("ename", ""), reply.get("evalue", "")
         return answer
 
+    def outcome(self, request: str) -> str:
+        """Wait for the end of the cell, whatever else was published; return its status."""
+        return str(self._reply(request)["content"]["status"])
+
     def _reply(self, request: str) -> dict[str, Any]:
         while True:
             message: dict[str, Any] = self._client.get_shell_msg(timeout=PATIENCE)
@@ -170,10 +174,28 @@ class Kernel:
                 if wanted(told):
                     return told
 
-    def ask(self, comm: str, **content: object) -> None:
-        """Send what the page of a widget sends."""
+    def ask(self, comm: str, subshell: str | None = None, **content: object) -> None:
+        """Send what the page of a widget sends; to a `subshell`, as JupyterLab does, or to the one that runs cells."""
         data = {"method": "custom", "content": content}
-        self._client.shell_channel.send(self._client.session.msg("comm_msg", {"comm_id": comm, "data": data}))
+        message = self._client.session.msg("comm_msg", {"comm_id": comm, "data": data})
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
+        self._client.shell_channel.send(message)
+
+    def subshell(self) -> str | None:
+        """Open a subshell, a thread that does not run the cells; None: this kernel has none (ipykernel before 7)."""
+        if "kernel subshells" not in self._control("kernel_info_request").get("supported_features", ()):
+            return None
+        return str(self._control("create_subshell_request")["subshell_id"])
+
+    def _control(self, what: str) -> dict[str, Any]:
+        message = self._client.session.msg(what, {})
+        self._client.control_channel.send(message)
+        while True:
+            reply: dict[str, Any] = self._client.get_control_msg(timeout=PATIENCE)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                content: dict[str, Any] = reply["content"]
+                return content
 
     def _published(self) -> dict[str, Any]:
         """Return the next message to all; the error of a cell that nobody interrupted is none to wait behind."""

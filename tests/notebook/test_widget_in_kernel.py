@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,39 @@ def test_what_happens_while_a_cell_blocks_is_shown_while_it_blocks(here: Kernel)
     here.interrupt()
     told = here.until(comm, lambda told: told.get("head", {}).get("state") == "stopped")
     assert told["head"]["reason"] == "interrupted"
+
+
+def in_state(state: str, told: dict[str, Any]) -> bool:
+    return bool(told.get("head", {}).get("state") == state)
+
+
+@pytest.fixture
+def subshell(here: Kernel) -> str:
+    opened = here.subshell()
+    if opened is None:
+        pytest.skip("the clicks of a kernel without subshells wait for the end of the cell")
+    return opened
+
+
+def test_a_loop_is_paused_resumed_and_stopped_from_the_page_while_its_cell_runs(here: Kernel, subshell: str) -> None:
+    cell = here.start(OWN_LOOP)
+    comm = here.opened()
+    here.until(comm, lambda told: told.get("head", {}).get("batch"))
+    head = {}
+    for what, state in (("pause", "paused"), ("resume", "running"), ("stop", "stopped")):
+        here.ask(comm, subshell, ask=what)
+        head = here.until(comm, partial(in_state, state))["head"]
+    assert head["reason"] == "stopped from the notebook"
+    assert here.outcome(cell) == "ok"
+
+
+def test_a_click_is_heard_while_a_cell_computes(here: Kernel, subshell: str) -> None:
+    comm = here.shown("run = start()\nrun")[VIEW]["model_id"]
+    cell = here.start("while run.state == 'running': pass\nrun.resume()")  # ends by the click alone
+    here.ask(comm, subshell, ask="pause", id="c-1")
+    assert here.until(comm, lambda told: told.get("answer") == "c-1")["refused"] == ""
+    assert here.outcome(cell) == "ok"
+    here.ok("run.stop(); await run")
 
 
 def test_while_no_page_shows_it_nothing_is_sent_and_then_everything(here: Kernel) -> None:
