@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..bus.interrupts import Watch
 from .awaited import Awaited
@@ -25,7 +25,11 @@ T = TypeVar("T")
 class Able(Protocol):
     """What a runner can do in a run's thread when somebody asks."""
 
-    def obstacle(self, what: Literal["checkpoint", "evaluate"]) -> str | None:
+    def cannot_save(self, path: Path | None) -> str | None:
+        """Say why it cannot be done at this moment; None: it can, or will never be."""
+        ...
+
+    def cannot_evaluate(self) -> str | None:
         """Say why it cannot be done at this moment; None: it can."""
         ...
 

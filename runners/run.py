@@ -273,10 +273,12 @@ class Run(Steered, Shown, Recorded, Generic[R]):
 
         It is done between two batches, at the end of an accumulation window, or at once where the run is paused, held
         or inside a hook, and gives the path of the checkpoint: ``last.pt`` in the run's folder unless `path` names
-        another file, which is replaced. ``ModelSave`` is published; hooks and holds there are not called.
+        another file, which is replaced. ``ModelSave`` is published; hooks and holds there are not called. Of several
+        processes one is asked, and all of them save: between two batches only, the first process writing.
 
         Raises:
-            JobRefused: it is no training run, or it is held within a batch; the message says more.
+            JobRefused: it is no training run, or it is held within a batch, or is one of several processes and held;
+                the message says more.
             RunEnded: training was over before.
             CheckpointUnwritable: it could not be written.
             WouldDeadlock: the run is waiting for the caller and cannot do anything.
@@ -285,7 +287,7 @@ class Run(Steered, Shown, Recorded, Generic[R]):
         return self._ask(
             "run.checkpoint()",
             lambda able, _: able.checkpoint(file),
-            lambda able: able.obstacle("checkpoint"),
+            lambda able: able.cannot_save(file),
         )
 
     def evaluate(
@@ -313,7 +315,7 @@ class Run(Steered, Shown, Recorded, Generic[R]):
         return self._ask(
             "run.evaluate()",
             lambda able, unwanted: able.evaluate(data, metrics, unwanted),
-            lambda able: able.obstacle("evaluate"),
+            lambda able: able.cannot_evaluate(),
         )
 
     def _ask(

@@ -244,7 +244,7 @@ class Trainer(ReadyRunner[TrainConfig, TrainResult]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None) -> None:
         super()._begin(loop)
-        self._between = Between(self._identity, self._source, self._control, self._group, saves=self.config.save)
+        self._between = Between(self._identity, self._source, self._control, saves=self.config.save)
 
     def _make_ready(self) -> tuple[Setup, Training]:
         self.reach(PretrainRoutineStart, epochs=self.config.epochs)

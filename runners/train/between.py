@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -24,7 +24,6 @@ from ..scalars import Snapshot
 from ..val.evaluation import Evaluator, Setting
 from ..val.metrics import Fitness, Meters
 from . import random_state
-from .distributed import Group
 from .training import Training
 
 if TYPE_CHECKING:
@@ -51,6 +50,9 @@ class Aside:
             self._source.publish_when(snapshot, event, **fields, aside=True)
 
 
+_NOT_TRAINING = "it has not begun to train yet, or has ended; ask from TrainStart to TrainEnd"
+
+
 class Between:
     """Saves and evaluates in between. Used in the run's thread, while its loop stands.
 
@@ -58,15 +60,13 @@ class Between:
         identity: The run.
         source: Where it publishes.
         control: What else is asked of it.
-        group: Its processes.
         saves: Whether it has a folder for its checkpoints.
     """
 
-    def __init__(self, identity: Identity, source: Source, control: Control, group: Group, *, saves: bool) -> None:
+    def __init__(self, identity: Identity, source: Source, control: Control, *, saves: bool) -> None:
         self._identity = identity
         self._source = source
         self._control = control
-        self._group = group
         self._saves = saves
         self._training: Training | None = None
         self._own: Own | None = None
@@ -80,23 +80,29 @@ class Between:
         finally:
             self._training = self._own = None
 
-    def obstacle(self, what: Literal["checkpoint", "evaluate"]) -> str | None:
+    def cannot_evaluate(self) -> str | None:
         """Say why it cannot be done at this moment; None: it can."""
+        return _NOT_TRAINING if self._training is None else None
+
+    def cannot_save(self, path: Path | None) -> str | None:
+        """Say why it cannot be done at this moment; None: it can, or will never be."""
         if self._training is None:
-            return "it has not begun to train yet, or has ended; ask from TrainStart to TrainEnd"
-        return self._training.obstacle() if what == "checkpoint" else None
+            return _NOT_TRAINING
+        return None if self._never_saves(path) else self._training.obstacle(path)
+
+    def _never_saves(self, path: Path | None) -> str | None:
+        if path is None and not self._saves:
+            return "it has save=False and so no folder; say where: checkpoint(path=...)"
+        if path is not None and path.is_dir():
+            return f"{path} is a folder; name a file in it, e.g. {path / 'asked.pt'}"
+        return None
 
     def checkpoint(self, path: Path | None) -> Path:
         """Save where the run stands, and publish ``ModelSave``."""
         training = self._training
         assert training is not None  # else there was an obstacle
-        if self._group.size > 1:
-            why = f"it has {self._group.size} processes, all of which would have to save together"
-            self._refuse("run.checkpoint()", f"{why}; save_every_steps=... has them do so as often as you like")
-        if path is None and not self._saves:
-            self._refuse("run.checkpoint()", "it has save=False and so no folder; say where: checkpoint(path=...)")
-        if path is not None and path.is_dir():
-            self._refuse("run.checkpoint()", f"{path} is a folder; name a file in it, e.g. {path / 'asked.pt'}")
+        if obstacle := self._never_saves(path):
+            self._refuse("run.checkpoint()", obstacle)
         saved, facts = training.save_aside(path)
         self._source.publish(ModelSave, **facts)
         return saved

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,7 +49,8 @@ def write(path: Path, state: State, prepare: Callable[[Path], None] = lambda _: 
     except OSError as error:
         raise CheckpointUnwritable(path, error) from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # none is there, or none can be
+            draft.unlink()
 
 
 def link(path: Path, alias: Path) -> None:

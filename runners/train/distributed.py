@@ -45,13 +45,13 @@ class Group:
         del step
         return nullcontext()
 
-    def agree(self, wish: int) -> int:
-        """Return the largest wish of all processes: the same in all of them, at the same step."""
-        return wish
+    def agree(self, wishes: Sequence[int]) -> Sequence[int]:
+        """Return the largest of each of the wishes of all processes: the same in all of them, at the same step."""
+        return wishes
 
-    def agree_now(self, wish: int) -> int:
+    def agree_now(self, wishes: Sequence[int]) -> Sequence[int]:
         """Like `agree`, and wait for the others: for the ends of epochs."""
-        return wish
+        return wishes
 
     def share(self, value: T) -> T:
         """Return the `value` of the first process."""
@@ -98,31 +98,31 @@ class ProcessGroup(Group):
         """Hold the exchange of gradients back until the window's last backward pass."""
         return step.no_sync() if isinstance(step, DistributedDataParallel) else nullcontext()
 
-    def agree(self, wish: int) -> int:
-        """Return the largest wish of all processes as of the call before this one.
+    def agree(self, wishes: Sequence[int]) -> Sequence[int]:
+        """Return the largest of each of the wishes of all processes as of the call before this one, 0 at the first.
 
         The wishes are exchanged while the next step computes, and waited for one step later: the same answer
         everywhere at the same step, without holding the step up.
         """
-        agreed = self._settle()
-        wishes = torch.tensor([wish])
-        work = _collective.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
-        self._pending = (work, wishes)
+        agreed = self._settle() or [0] * len(wishes)
+        largest = torch.tensor(wishes)
+        work = _collective.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._control, async_op=True)
+        self._pending = (work, largest)
         return agreed
 
-    def agree_now(self, wish: int) -> int:
-        """Return the largest wish of all processes as of this call."""
+    def agree_now(self, wishes: Sequence[int]) -> Sequence[int]:
+        """Return the largest of each of the wishes of all processes as of this call."""
         self._settle()
-        wishes = torch.tensor([wish])
-        _collective.all_reduce(wishes, op=dist.ReduceOp.MAX, group=self._control)
-        return int(wishes[0])
+        largest = torch.tensor(wishes)
+        _collective.all_reduce(largest, op=dist.ReduceOp.MAX, group=self._control)
+        return _integers(largest)
 
-    def _settle(self) -> int:
+    def _settle(self) -> Sequence[int]:
         if self._pending is None:
-            return 0
-        (work, wishes), self._pending = self._pending, None
+            return []
+        (work, largest), self._pending = self._pending, None
         work.wait()
-        return int(wishes[0])
+        return _integers(largest)
 
     def share(self, value: T) -> T:
         """Return the `value` of the first process."""
@@ -149,6 +149,10 @@ class ProcessGroup(Group):
         dist.destroy_process_group(control)
         if is_quiet:  # the last reference joins the group's threads, which would wait for an exchange that nobody joins
             del self._control
+
+
+def _integers(tensor: Tensor) -> list[int]:
+    return [int(value) for value in tensor]
 
 
 class _WholeStep(nn.Module):

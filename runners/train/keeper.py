@@ -27,6 +27,10 @@ class Draws:
     """When the loader of the epoch in work was opened: what gives the same batches again. None: no more are to come."""
 
 
+Random = list[dict[str, Any]]
+"""The draws of all processes, by rank, as a checkpoint has them."""
+
+
 def refuse_other_run(folder: Path) -> None:
     """Refuse a folder that holds checkpoints already.
 
@@ -76,17 +80,28 @@ class Keeper:
             except OSError as error:
                 raise CheckpointUnwritable(self._folder, error) from error
 
+    def gather(self, draws: Draws) -> Random:
+        """Return the draws of all processes. To be called by all of them."""
+        return self._group.gather({"now": draws.now, "epoch": draws.epoch})
+
     def save(self, progress: Progress, draws: Draws, *, best: bool) -> int:
         """Write ``last.pt``, and let ``best.pt`` be the same file if it is the `best`. Return its size in bytes.
+
+        To be called by all processes.
 
         Raises:
             CheckpointUnwritable: it could not be written; the one before it is untouched.
             UnsavableState: something in the state is no plain data.
         """
-        random = self._group.gather({"now": draws.now, "epoch": draws.epoch})
+        random = self.gather(draws)
         last = self._folder / checkpoint.LAST
-        size = 0
+        size = self._write_last(progress, random, best=best) if self._group.rank == 0 else 0
+        self._replaces = False
+        self.last = last
+        self.best = self._folder / checkpoint.BEST if best else self.best
+        return size
 
+    def _write_last(self, progress: Progress, random: Random, *, best: bool) -> int:
         def prepare(draft: Path) -> None:
             # Before the draft becomes the last checkpoint: whenever the process is killed, the last one in the folder
             # knows of no best one that is not there.
@@ -95,18 +110,13 @@ class Keeper:
             if best:
                 checkpoint.link(draft, self._folder / checkpoint.BEST)
 
-        if self._group.rank == 0:
-            state = {**self._state(), "random": random, "progress": progress.state()}
-            size = checkpoint.write(last, state, prepare)
-        self._replaces = False
-        self.last = last
-        self.best = self._folder / checkpoint.BEST if best else self.best
-        return size
+        state = self._state(progress, random)
+        return checkpoint.write(self._folder / checkpoint.LAST, state, prepare)
 
-    def save_aside(self, progress: Progress, draws: Draws, path: Path | None) -> tuple[Path, int]:
+    def save_aside(self, progress: Progress, random: Random, path: Path | None) -> tuple[Path, int]:
         """Write `path`, or ``last.pt`` where it is None, because somebody asked for it; return path and size in bytes.
 
-        Only for a run of one process.
+        To be called by the first process alone.
 
         Raises:
             CheckpointUnwritable: it could not be written; what was there before is untouched.
@@ -115,11 +125,12 @@ class Keeper:
         last = self._folder / checkpoint.LAST
         if path is None or path.resolve() == last.resolve():
             self.open()
-            return last, self.save(progress, draws, best=False)
-        random = [{"now": draws.now, "epoch": draws.epoch}]
-        return path, checkpoint.write(path, {**self._state(), "random": random, "progress": progress.state()})
+            size = self._write_last(progress, random, best=False)
+            self._replaces, self.last = False, last
+            return last, size
+        return path, checkpoint.write(path, self._state(progress, random))
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, progress: Progress, random: Random) -> dict[str, Any]:
         ema = self._stepper.ema
         return {
             "run": self._identity.run,
@@ -127,6 +138,8 @@ class Keeper:
             **self._parts.state(),
             "scaler": self._stepper.scaler.state_dict(),
             "ema": None if ema is None else ema.state_dict(),
+            "random": random,
+            "progress": progress.state(),
         }
 
     def load(self, saved: Saved) -> tuple[Progress, Draws]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 from ..config import TrainConfig
@@ -10,6 +10,7 @@ from ..control import Control
 from ..runner import Ending
 from .distributed import Group
 from .progress import Progress
+from .together import Together
 
 
 class Wish(IntEnum):
@@ -23,20 +24,24 @@ class Wish(IntEnum):
 
 
 class Limits:
-    """Decides whether to go on, at the ends of windows and of epochs.
+    """Decides whether to go on, at the ends of windows and of epochs; done there, too, is what somebody asked for.
 
     Args:
         config: The limits.
         control: What is asked of the run.
         elapsed: Gives the seconds since the run began.
         group: The processes of the run.
+        together: What they save together.
     """
 
-    def __init__(self, config: TrainConfig, control: Control, elapsed: Callable[[], float], group: Group) -> None:
+    def __init__(
+        self, config: TrainConfig, control: Control, elapsed: Callable[[], float], group: Group, together: Together
+    ) -> None:
         self._config = config
         self._control = control
         self._elapsed = elapsed
         self._group = group
+        self._together = together
 
     def breaks_off(self) -> bool:
         """Whether a validation is to be broken off: in a distributed run it goes on, as the others do."""
@@ -44,15 +49,26 @@ class Limits:
 
     def after_window(self) -> Wish:
         """Return what all processes do after this window; none waits for the others."""
-        return Wish(self._group.agree(self._wish()))
+        return self._follow(self._group.agree(self._wishes()))
 
     def between(self) -> Wish:
         """Return what all processes do after this stage."""
-        return Wish(self._group.agree_now(self._wish()))
+        return self._follow(self._group.agree_now(self._wishes()))
+
+    def _wishes(self) -> tuple[int, int]:
+        """Return what this process would like to do next, and whether it wants all to save first."""
+        saves = self._together.attend()
+        return self._wish(), int(saves)
+
+    def _follow(self, agreed: Sequence[int]) -> Wish:
+        wish, saves = agreed
+        if saves:
+            self._together.save()
+        return Wish(wish)
 
     def _wish(self) -> Wish:
         limit = self._config.max_seconds
-        if self._control.interrupted():
+        if self._control.stopping:
             return Wish.STOP
         return Wish.TIME_UP if limit is not None and self._elapsed() >= limit else Wish.GO_ON
 

@@ -38,12 +38,13 @@ from ..scalars import Scalars
 from ..val.evaluation import Evaluation, Evaluator, Setting
 from . import random_state
 from .distributed import Group
-from .keeper import Draws, Keeper
+from .keeper import Draws, Keeper, Random
 from .limits import Limits, Wish
 from .losses import EpochLosses
 from .progress import Progress
 from .schedule import Schedule
 from .stepper import Stepper
+from .together import Saved, Together
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Training:
         self._setup = setup
         self._config = setup.config
         self._control = control
-        self._limits = Limits(setup.config, control, elapsed, setup.group)
+        self._together = Together(setup.group, control, self._where_all_stand, self._write_aside)
+        self._limits = Limits(setup.config, control, elapsed, setup.group, self._together)
         self._losses = EpochLosses(setup.scalars, reporter, setup.config.on_nonfinite, control.stop)
         self._progress = progress
         self._resumed = resumed
@@ -439,20 +441,32 @@ class Training:
         """The epoch whose stages are being reached."""
         return self._progress.at_hand
 
-    def obstacle(self) -> str | None:
-        """Say why the run cannot be saved at this moment; None: it can."""
+    def obstacle(self, path: Path | None) -> str | None:
+        """Say why the run cannot be saved to `path`, or as ``last.pt``, at this moment; None: it can."""
         if not self._whole_steps:
             return (
                 "it is within a batch, or a window of batches, where a resumed run could not go on; "
                 "ask at TrainBatchEnd of a batch that completes a step, or at a stage between two batches"
             )
-        return "its loss is not finite, and it is being stopped for that" if self._losses.diverged else None
+        if self._losses.diverged:
+            return "its loss is not finite, and it is being stopped for that"
+        return None if self._setup.group.size == 1 else self._together.obstacle(path)
 
-    def save_aside(self, path: Path | None) -> tuple[Path, Mapping[str, object]]:
+    def save_aside(self, path: Path | None) -> Saved:
         """Save where the run stands, to `path` or as ``last.pt``; return the path and what ``ModelSave`` says of it."""
+        if self._setup.group.size > 1:
+            return self._together.saved(path)
+        return self._write_aside(path, self._setup.keeper.gather(self._note_draws()))
+
+    def _where_all_stand(self) -> Random | None:
+        if any(self._setup.group.gather(self._losses.diverged)):
+            return None
+        return self._setup.keeper.gather(self._note_draws())
+
+    def _write_aside(self, path: Path | None, random: Random) -> Saved:
         began, keeper, progress = time.perf_counter(), self._setup.keeper, self._progress
         with self.own_weights():
-            saved, size = keeper.save_aside(progress, self._note_draws(), path)
+            saved, size = keeper.save_aside(progress, random, path)
         facts = {"epoch": progress.at_hand, "step": progress.step, "path": saved, "best": None, "fitness": None}
         return saved, {**facts, "bytes": size, "duration": time.perf_counter() - began}
 

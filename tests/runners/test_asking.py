@@ -350,6 +350,9 @@ async def test_what_goes_wrong_in_an_evaluation_reaches_who_asked_and_not_the_ru
             await run.evaluate(5)  # type: ignore[arg-type]
         with pytest.raises(CheckpointUnwritable):
             await run.checkpoint(tmp_path / "nowhere" / "asked.pt")
+        (tmp_path / "file").touch()
+        with pytest.raises(CheckpointUnwritable):
+            await run.checkpoint(tmp_path / "file" / "asked.pt")
         with pytest.raises(JobRefused, match="is a folder; name a file in it"):
             await run.checkpoint(tmp_path)
     assert (await run).outcome == "completed"

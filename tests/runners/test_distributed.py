@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 from torchmetrics.classification import MulticlassAccuracy
 from lineside.bus import Bus
-from lineside.runners import JobRefused, Trainer
+from lineside.runners import CheckpointUnwritable, JobRefused, Trainer
 from lineside.schemas import Event, RunStart, TrainBatchEnd, TrainEpochEnd
 
 folder = Path(sys.argv[1])
@@ -58,6 +58,36 @@ def ask_for_it(trainer):
     handed_over.set()
     return handle[0].result(), refused, found
 
+def ask_outside(trainer, wanted):
+    # Have a thread ask for checkpoints while the process stands in a hook, which does not wait for them.
+    asking, asked, handle, saved = threading.Event(), threading.Event(), [], []
+    trainer.hook(RunStart)(lambda event, trainer: handed_over.wait())
+    handed_over = threading.Event()
+    @trainer.hook(TrainBatchEnd)
+    def stand(event, trainer):
+        if [rank, event.epoch, event.batch] in wanted["at"]:
+            asking.set()
+            asked.wait()
+    def ask():
+        asking.wait()
+        paths = [None, folder / f"asked-{rank}.pt", folder / "train.py" / "below-a-file.pt", folder]
+        every = [handle[0].checkpoint(path) for path in paths]
+        asked.set()
+        for one in every:
+            try:
+                saved.append(str(one.result()))
+            except (CheckpointUnwritable, JobRefused) as error:
+                saved.append(str(error))
+    thread = threading.Thread(target=ask)
+    if any(place[0] == rank for place in wanted["at"]):
+        thread.start()
+    handle.append(trainer.start())
+    handed_over.set()
+    result = handle[0].result()
+    if thread.ident:
+        thread.join()
+    return result, [], saved
+
 def alone(model):
     was_training = model.training
     with torch.no_grad():
@@ -66,7 +96,7 @@ def alone(model):
     right = (outputs.argmax(1) == held[:][1]).float().mean()
     return [float(right), float(nn.functional.cross_entropy(outputs, held[:][1]))]
 
-def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, **settings):
+def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, save_at=None, **settings):
     torch.manual_seed(seed + rank)  # other weights in each process, until DDP makes them the same
     model = Net()
     ce = nn.CrossEntropyLoss()
@@ -86,7 +116,10 @@ def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, **s
         def stop_there(event, trainer):
             if [rank, event.epoch, event.batch] == stop:
                 trainer.stop("rank 1 has seen enough")
-        result, refused, found = ask_for_it(trainer) if ask else (trainer.run(), [], [])
+        if save_at:
+            result, refused, found = ask_outside(trainer, save_at)
+        else:
+            result, refused, found = ask_for_it(trainer) if ask else (trainer.run(), [], [])
         bus.drain()
     return {
         "names": [event.type for event in events if not getattr(event, "aside", False)],
@@ -173,14 +206,16 @@ def test_the_threads_of_a_group_end_with_its_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_of_several_evaluates_alone_but_does_not_save_and_training_goes_on(tmp_path: Path) -> None:
+def test_one_process_of_several_evaluates_alone_but_saves_nothing_in_a_hook(
+    tmp_path: Path,
+) -> None:
     alone, asked = train_in_two_processes(
         tmp_path, {"directory": "alone", "epochs": 1}, {"directory": "asked", "epochs": 1, "ask": True}
     )
     for report in asked:
         run = report["result"]["run"]
         (refusal,) = report["refused"]
-        assert f"run {run!r} cannot do run.checkpoint(): it has 2 processes, all of which would have to" in refusal
+        assert f"run {run!r} cannot do run.checkpoint(): it has 2 processes, which save together" in refusal
         assert "save_every_steps=..." in refusal
         assert report["result"]["outcome"] == "completed"
     assert asked[0]["found"] == []
@@ -188,3 +223,47 @@ def test_one_process_of_several_evaluates_alone_but_does_not_save_and_training_g
     assert own == others == pytest.approx(expected)
     assert [report["names"] for report in asked] == [report["names"] for report in alone]
     assert [report["weights"] for report in asked] == [report["weights"] for report in alone]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [[[1, 0, 0]], [[0, 0, 0], [1, 0, 1]], [[1, 0, 2]]])
+def test_a_checkpoint_that_one_process_is_asked_for_is_saved_by_all_and_can_be_resumed(
+    tmp_path: Path, at: list[list[int]]
+) -> None:
+    askers = [place[0] for place in at]
+    whole, asked, *resumed = train_in_two_processes(
+        tmp_path,
+        {"directory": "whole", "epochs": 2},
+        {"directory": "asked", "epochs": 2, "save_at": {"at": at}},
+        *(
+            {"directory": f"later-{rank}", "epochs": 2, "seed": 7, "resume": str(tmp_path / f"asked-{rank}.pt")}
+            for rank in askers
+        ),
+    )
+    for rank in (0, 1):
+        report = asked[rank]
+        assert report["weights"] == whole[rank]["weights"]
+        if rank not in askers:
+            assert report["found"] == []
+            continue
+        last, other, failed, refused = report["found"]
+        assert (last, other) == (str(tmp_path / "asked" / "last.pt"), str(tmp_path / f"asked-{rank}.pt"))
+        assert "below-a-file.pt could not be written" in failed
+        assert f"{tmp_path} is a folder" in refused
+        assert report["names"].count("ModelSave") == whole[rank]["names"].count("ModelSave") + 2
+    for attempt, reports in enumerate(resumed, 2):
+        assert [report["weights"] for report in reports] == [report["weights"] for report in whole]
+        assert [report["result"]["attempt"] for report in reports] == [attempt, attempt]
+        assert reports[0]["names"].count("TrainBatchEnd") < whole[0]["names"].count("TrainBatchEnd")
+
+
+@pytest.mark.slow
+def test_without_a_folder_a_checkpoint_of_several_processes_goes_where_who_asks_says(tmp_path: Path) -> None:
+    ((first, second),) = train_in_two_processes(
+        tmp_path, {"directory": "none", "epochs": 1, "save": False, "save_at": {"at": [[1, 0, 0]]}}
+    )
+    refused, saved, *_ = second["found"]
+    assert "it has save=False and so no folder; say where: checkpoint(path=...)" in refused
+    assert Path(saved).is_file()
+    assert not (tmp_path / "none").exists()
+    assert first["found"] == []
