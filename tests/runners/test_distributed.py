@@ -27,16 +27,19 @@ inputs = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
 data = TensorDataset(inputs, (inputs.sum(1) > 0).long())
 held = TensorDataset(inputs[:16], data.tensors[1][:16])
 
+def noisy(model, inputs):
+    return inputs + torch.randn_like(inputs) if model.training else inputs  # other draws in each process
+
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.head = nn.Linear(4, 2)
 
     def forward(self, inputs):
-        return self.head(inputs)
+        return self.head(noisy(self, inputs))
 
 def by_parts(model, batch):
-    return nn.functional.cross_entropy(model.head(batch[0]), batch[1])
+    return nn.functional.cross_entropy(model.head(noisy(model, batch[0])), batch[1])
 
 def ask_for_it(trainer):
     # At an epoch's end: of all processes for a checkpoint, of the second alone for an evaluation.
