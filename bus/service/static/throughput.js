@@ -74,10 +74,11 @@ export class Throughput {
     this.events = this.events.filter(fresh);
     this.waits = this.waits.filter(fresh);
     if (this.loss !== null) this.tile("loss", number(this.loss));
-    for (const [name, value] of Object.entries(summary.metrics).slice(0, 4)) {
-      this.tile(`of ${name}`, number(value), name === "loss" ? "" : this.best(value), validatedName(name, this.fit?.losses));
+    const isAlone = summary.kind === "val"; // what it found is not to be told apart from what a training says
+    const found = isAlone ? { ...summary.metrics, ...this.evaluated } : summary.metrics;
+    for (const [name, value] of Object.entries(found).slice(0, isAlone ? 8 : 4)) {
+      this.tile(`of ${name}`, number(value), name === "loss" ? "" : this.best(value), isAlone ? name : validatedName(name, this.fit?.losses));
     }
-    if (summary.kind === "val") for (const [name, value] of Object.entries(this.evaluated).slice(0, 4)) this.tile(name, number(value));
     const own = this.steps.filter(({ rank }) => !rank);
     const [first] = own;
     const span = first ? (now - first.time) / 1000 : 0;
