@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lineside import Bus
 from lineside.runners import InvalidArgument, Recipe
 from lineside.runners.serving import PredictionApp, PredictionLimits, prediction_service
 from lineside.schemas import RequestEnd, RequestStart
@@ -198,24 +199,43 @@ async def test_memory_and_the_number_of_requests_are_bounded_too() -> None:
         assert service.queue.memory == 0
 
 
-async def test_a_request_has_its_time_before_its_first_result_and_after() -> None:
+async def test_a_request_has_its_time_before_its_first_result() -> None:
     with hearing() as (bus, heard):
         with served(bus, limits=PredictionLimits(answer=0.3, grace=1.0), batch_size=1) as service:
             service.model.hold()
             async with service.aclient() as client:
                 late = await client.post("/predict", json=inputs(1))
-                assert "not all results were there within 0.3 s" in refusal(late, 504)
-                service.model.let_go()
-                await until(lambda: service.model.seen == [1.0])
-                service.model.hold()
-                service.model.allow()
-                halfway = await client.post("/predict", json=inputs(1, 2))
-                told = [json.loads(line) for line in halfway.text.splitlines()]
-                assert [told[0]["result"], told[1]["end"], told[1]["count"]] == [2.0, "failed", 1]
-                assert "within 0.3 s" in told[1]["reason"]
-                service.model.let_go()
+            assert "not all results were there within 0.3 s" in refusal(late, 504)
+            service.model.let_go()
         bus.drain()
-    assert [event.outcome for event in heard.of(RequestEnd)] == ["failed", "failed"]
+    assert [event.outcome for event in heard.of(RequestEnd)] == ["failed"]
+
+
+async def halfway(bus: Bus | None = None, **headers: str) -> tuple[httpx.Response, float]:
+    """The answer to a request whose second result does not come in time, and that time in seconds.
+
+    How soon a busy machine has the first one is not what is tested: longer times are tried until it is in time.
+    """
+    for answer in (0.3, 2.0, PATIENCE):
+        with served(bus, limits=PredictionLimits(answer=answer, grace=0.1), batch_size=1) as service:
+            service.model.hold()
+            service.model.allow()
+            async with service.aclient(**headers) as client:
+                response = await client.post("/predict", json=inputs(1, 2))
+            service.model.let_go()
+        if '"result"' in response.text:
+            break
+    return response, answer
+
+
+async def test_a_request_has_its_time_after_its_first_result_too() -> None:
+    with hearing() as (bus, heard):
+        response, time = await halfway(bus)
+        bus.drain()
+    result, end = lines(response)
+    assert (result["result"], end["end"], end["count"]) == (2.0, "failed", 1)
+    assert f"within {time:g} s" in end["reason"]
+    assert heard.of(RequestEnd)[-1].outcome == "failed"
 
 
 async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until_it_returns(
@@ -251,17 +271,12 @@ async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until
 
 
 async def test_the_status_of_one_object_says_whether_all_results_are_in_it() -> None:
-    with served(limits=PredictionLimits(answer=1.0, grace=0.1), batch_size=1) as service:
-        async with service.aclient(accept="application/json") as client:
-            service.model.hold()
-            service.model.allow()
-            late = await client.post("/predict", json=inputs(1, 2))
-            told = late.json()
-            assert (late.status_code, told["end"], told["count"]) == (504, "failed", 1)
-            assert [one["result"] for one in told["results"]] == [2.0]
-            assert told["error"] == told["reason"]
-            assert "within 1 s" in told["error"]
-            service.model.let_go()
+    late, time = await halfway(accept="application/json")
+    told = late.json()
+    assert (late.status_code, told["end"], told["count"]) == (504, "failed", 1)
+    assert [one["result"] for one in told["results"]] == [2.0]
+    assert told["error"] == told["reason"]
+    assert f"within {time:g} s" in told["error"]
     with served(limits=PredictionLimits(grace=0.1), batch_size=1) as service:
         async with service.aclient(accept="application/json") as client:
             service.model.hold()
