@@ -14,6 +14,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fcntl import ioctl
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -72,11 +73,12 @@ class Disk:
         while self._over not in (ready := dict(waiting.poll())):
             if not ready[self._listener] & select.POLLIN:  # none of those threads is left
                 return
-            asked = bytearray(80)
-            ioctl(self._listener, RECEIVE, asked)
-            number, call = struct.unpack_from("<Q8xi", asked)
-            error = self.refuses(names[call])
-            ioctl(self._listener, SEND, bytearray(struct.pack("<QqiI", number, 0, -error, not error)))
+            asked, error = bytearray(80), 0
+            with suppress(FileNotFoundError):  # of a thread that a signal interrupted: it asks again
+                ioctl(self._listener, RECEIVE, asked)
+                number, call = struct.unpack_from("<Q8xi", asked)
+                error = self.refuses(names[call])
+                ioctl(self._listener, SEND, bytearray(struct.pack("<QqiI", number, 0, -error, not error)))
             if error:
                 self.refused.set()
 
