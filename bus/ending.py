@@ -29,7 +29,7 @@ class CloseReport:
     left: dict[str, int]
     """Positions not handled, by subscription."""
     hung: tuple[str, ...]
-    """Subscriptions whose callback had not returned at the deadline."""
+    """Subscriptions whose callback had not returned, or whose process had not ended, at the deadline."""
     waiting: int = 0
     """Events that had not got their number."""
 
@@ -136,7 +136,8 @@ class Ending:
             for lane in lanes.values():
                 lane.wake()
             self._portals.flush()
-        yield [lane.finished for lane in lanes.values()], began + 0.9 * timeout
+        # A moment in any case: the process may have stood still, and who has handled everything does not hang.
+        yield [lane.finished for lane in lanes.values()], max(began + 0.9 * timeout, time.monotonic() + 0.1)
         hung = [subscription for subscription, lane in lanes.items() if not lane.finished.done()]
         for subscription in hung:
             lanes[subscription].abandon()
