@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +141,31 @@ def test_a_run_that_fails_is_shown_as_failed_and_ends_with_one_message(lineside:
     assert "train    failed in" in done.out
     assert done.err.startswith("error: loss is 'no tensor' of type str; expected a scalar tensor")
     assert "Traceback" not in done.err
+
+
+FAILING = "lambda: (torch.ones(3) if number < 3000 else 1 / 0 for number in range(3001))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [("lambda: torch.ones(3000, 3)", ""), (FAILING, "ZeroDivisionError: division by zero")],
+    ids=["ends", "fails"],
+)
+def test_all_results_are_shown_however_slowly_they_are_read(recipe: Path, data: str, error: str) -> None:
+    made = recipe.read_text().replace("lambda: torch.ones(5, 3)", data).replace("batch_size=2", "batch_size=20")
+    recipe.write_text(made.replace("[round(float(value), 3)", "['-' * 60"))
+    command = [sys.executable, "-m", "lineside", "predict", str(recipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        numbers: list[str] = []
+        for line in process.stdout:
+            time.sleep(0.002)  # some seconds in all, more than a bus that is closed waits for its subscribers
+            numbers += line.split("\t")[:-1]
+        err = process.stderr.read()
+    assert numbers == [str(number) for number in range(3000)]
+    assert err.strip().rpartition("\n")[2] == error
 
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]

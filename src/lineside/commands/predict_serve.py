@@ -11,7 +11,7 @@ import typer
 from lineside.commands.group import FAILED, KILLED
 from lineside.commands.listening import AllowHost, Host, NoToken, Port, listen, names
 from lineside.commands.overrides import limited, override
-from lineside.commands.runs import RUNS, JournalFolder, LogFile, NoJournal, RecipeFile, Settings, Weights
+from lineside.commands.runs import RUNS, JournalFolder, LogFile, NoJournal, RecipeFile, Settings, Weights, opened
 from lineside.extras import needed_for
 from lineside.schemas import LinesideError
 
@@ -51,7 +51,7 @@ def predict_serve(
     config = override(made.predict, settings or ())
     limited_to = limited(PredictionLimits(), limits or ())
     token = None if no_token else user_token()
-    with _opened(log, None if no_journal else journal) as bus:
+    with opened(log, None if no_journal else journal) as bus:
         predictor = _predictor(made, recipe, weights, bus, config)
         service = PredictionService(predictor, decode=made.decode, limits=limited_to)
         server = PredictionServer(PredictionApp(service, token=token, hosts=names(host, allow_host)), host, port)
@@ -90,18 +90,3 @@ def _serve(server: PredictionServer, recipe: Path, token: str | None) -> None:
         + "Ctrl-C ends it."
     )
     server.run([listening])
-
-
-def _opened(log: Path | None, journal: Path | None) -> Bus:
-    """Return a bus whose events are kept in `journal` and written to `log`."""
-    from lineside.bus import Bus
-    from lineside.bus.journal import JournalRefused
-    from lineside.bus.subscribers import JsonLines
-
-    try:
-        bus = Bus(journal)
-    except JournalRefused as error:
-        raise typer.BadParameter(f"{error}; --journal names another folder, --no-journal keeps none") from None
-    if log is not None:
-        bus.subscribe(JsonLines(log), lane="process", name="log")
-    return bus

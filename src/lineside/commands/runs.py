@@ -127,22 +127,36 @@ def export(
 def displayed(plain: bool, log: Path | None, journal: Path | None, *, wait: bool = False) -> Generator[Bus]:
     """Give a bus whose events are shown, written to `log` and kept in `journal`, by others than the runner's thread.
 
-    Where the display falls far behind it leaves events out, or with `wait` the runner waits.
+    Where the display falls far behind it leaves events out, or with `wait` the runner waits. In the end all that was
+    published is waited for, however slowly it is read: a command ends when what it shows is out, unless interrupted.
     """
-    from lineside.bus import Bus, Overflow
-    from lineside.bus.journal import JournalRefused
-    from lineside.bus.subscribers import JsonLines, Progress
+    from lineside.bus import Overflow
+    from lineside.bus.subscribers import Progress
 
     overflow = Overflow.WAIT if wait else Overflow.DROP
+    with opened(log, journal) as bus:
+        bus.subscribe(Progress(plain=plain), lane="process", name="progress", overflow=overflow)
+        try:
+            yield bus
+        except Exception:
+            bus.drain()
+            raise
+        bus.drain()
+
+
+def opened(log: Path | None, journal: Path | None) -> Bus:
+    """Return a bus whose events are written to `log` and kept in `journal`."""
+    from lineside.bus import Bus
+    from lineside.bus.journal import JournalRefused
+    from lineside.bus.subscribers import JsonLines
+
     try:
         bus = Bus(journal)
     except JournalRefused as error:
         raise typer.BadParameter(f"{error}; --journal names another folder, --no-journal keeps none") from None
-    with bus:
-        bus.subscribe(Progress(plain=plain), lane="process", name="progress", overflow=overflow)
-        if log is not None:
-            bus.subscribe(JsonLines(log), lane="process", name="log")
-        yield bus
+    if log is not None:
+        bus.subscribe(JsonLines(log), lane="process", name="log")
+    return bus
 
 
 def leave(result: RunResult) -> None:

@@ -60,6 +60,7 @@ def show(epochs: int, plain: bool, journal: Path, check: Callable[[RunResult], N
             dashboard=f"{program()} serve {journal}",
             **counts(bus),
         )
+        bus.drain()  # the summary is to be seen too
 
 
 def _lasting(costs: list[float], batches: list[int]) -> float:

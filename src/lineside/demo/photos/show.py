@@ -46,6 +46,7 @@ def show_photos(folder: Path | None, plain: bool, journal: Path) -> None:
             dashboard=f"{program()} serve {journal}",
             **counted,
         )
+        bus.drain()  # the summary is to be seen too
 
 
 async def look_at_all(predictor: Predictor[LabelledPhoto], photos: Iterable[object] | Path) -> None:
