@@ -28,8 +28,8 @@ def step(model, batch):
 with Bus() as bus:
     names = []
     bus.subscribe(lambda event: names.append(event.type), Event)
-    model = torch.nn.Linear(2, 1)
-    trainer = Trainer(model, [torch.ones(4, 2)] * 100, step=step, bus=bus, epochs=None, max_seconds=60, device="cpu",
+    model, batches = torch.nn.Linear(2, 1), [torch.ones(4, 2)] * 1_000_000  # the epoch does not end by itself
+    trainer = Trainer(model, batches, step=step, bus=bus, epochs=None, max_seconds=60, device="cpu",
                       optimizer=lambda p: torch.optim.SGD(p, lr=0.0), directory=Path(sys.argv[1]))
     ready = lambda trainer: trainer.progress.step == 3 and print("ready", flush=True)
     trainer.add_callback("on_train_batch_end", ready)
