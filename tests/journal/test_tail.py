@@ -24,6 +24,7 @@ from lineside.bus.journal.file import Durability, JournalFile, Lines
 from lineside.bus.journal.pruning import remove
 from lineside.bus.journal.writer import JournalWriter
 from lineside.schemas import decode
+from tests.bus.schedules import opened
 
 from .support import Done, Step, program, written
 from .tails import Schedule
@@ -227,13 +228,15 @@ def test_what_processes_write_is_read_along_until_they_are_killed(tmp_path: Path
 
 
 def test_the_file_of_a_dead_writer_is_closed_once_it_is_read(tmp_path: Path) -> None:
-    descriptors = Path("/proc/self/fd")
+    def here() -> list[str]:
+        return [path for path in opened() if path.startswith(str(tmp_path))]
+
     for number in range(5):
         written(tmp_path, 10, run=f"run-{number}")
     tail = Tail(tmp_path)
-    before = len(list(descriptors.iterdir()))
+    before = here()
     assert len(everything(tail)) == 50
-    assert len(list(descriptors.iterdir())) == before
+    assert here() == before
 
 
 def test_who_comes_while_it_looks_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from .support import CLOSING, OPENING, PATIENCE, A, T, V
 
 SCRIPT = """
 import json, os, sys, threading, torch
+from contextlib import suppress
 from pathlib import Path
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -20,6 +21,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from lineside.bus import Bus
 from lineside.runners import CheckpointUnwritable, JobRefused, Trainer
 from lineside.schemas import Event, RunStart, TrainBatchEnd, TrainEpochEnd
+
+def names_of_threads():
+    for file in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield file.read_text()
 
 folder = Path(sys.argv[1])
 rank = int(os.environ["RANK"])
@@ -129,7 +135,7 @@ def train(directory, stop=None, poison=None, parts=False, seed=0, ask=False, sav
         "refused": refused,
         "found": found,
         "ranks": sorted({event.rank for event in events}),
-        "threads": sum("gloo" in file.read_text() for file in Path("/proc/self/task").glob("*/comm")),
+        "threads": sum("gloo" in name for name in names_of_threads()),
         "result": json.loads(result.model_dump_json()),
         "weights": [value.tolist() for value in model.state_dict().values()],
     }

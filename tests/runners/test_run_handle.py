@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import threading
 import weakref
@@ -477,7 +478,7 @@ def test_a_runner_does_one_run_at_a_time_and_then_another(tmp_path: Path) -> Non
 
 def test_who_asks_a_busy_predictor_is_told_of_the_service_that_gathers_requests() -> None:
     predictor = Predictor(nn.Identity(), device="cpu")
-    with predictor.stream([torch.zeros(1)] * 2) as results:
+    with predictor.stream(itertools.repeat(torch.zeros(1))) as results:
         next(results)
         with pytest.raises(RunnerBusy, match=r"another Predictor; many requests at a time .* PredictionService"):
             predictor.run([torch.zeros(1)])
