@@ -5,6 +5,13 @@ from collections.abc import Generator
 import pytest
 
 from .kernels import Kernel, kernel
+from .support import PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a display wait as long as a busy machine needs."""
+    monkeypatch.setattr("lineside.bus.notebook.shown.CATCH_UP_SECONDS", PATIENCE)
 
 
 @pytest.fixture(scope="package")

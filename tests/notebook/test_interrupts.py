@@ -125,6 +125,7 @@ def test_an_interrupt_of_a_cell_that_reads_predictions_stops_their_run(lab: Kern
             lab.ok("await bus_p.aclose(); print([(e.outcome, e.reason) for e in ends])")
             == "[('stopped', 'interrupted')]"
         )
+        lab.ok("for thread in threading.enumerate(): 'lineside-predict' in thread.name and thread.join(30)")
         assert lab.ok("print([t for t in ours() if 'predict' in t])") == "[]"
 
 

@@ -210,7 +210,7 @@ async def test_who_never_reads_what_it_asked_for_before_a_stream_is_let_go(bus: 
     for n in range(5000):
         source.publish(Note, n=n, text="x" * 2000)
     await bus.aflush()
-    app = service(bus, token=TOKEN, limits=replace(QUICK, stalled=0.2))
+    app = service(bus, token=TOKEN, limits=replace(QUICK, stalled=3.0))
     with serving(app) as server:
         silent = deaf(server, "/runs/run/events?limit=5000", then="/runs/run/events")
         await until(lambda: app.hub.streams == 1)
@@ -320,7 +320,7 @@ async def test_damage_is_told_as_a_gap(tmp_path: Path) -> None:
 
 async def test_at_shutdown_every_stream_says_bye_and_ends(bus: Bus) -> None:
     await publish(bus, 1, 1)
-    with serving(service(bus, token=TOKEN, limits=QUICK)) as server:
+    with serving(service(bus, token=TOKEN, limits=replace(QUICK, grace=PATIENCE))) as server:
         async with (
             client(url(server)) as http,
             following(http, "/runs/run/events") as one,

@@ -250,7 +250,7 @@ async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until
         return 1.0
 
     recipe = Recipe(model=Counting, preprocess=column, postprocess=doubled, decode=decode)
-    app = prediction_service(recipe, limits=PredictionLimits(answer=0.5, grace=1.0))
+    app = prediction_service(recipe, limits=PredictionLimits(answer=2.0, grace=1.0))
     try:
         with running(app) as server:
             async with Served(app, server).aclient() as client:
@@ -259,10 +259,9 @@ async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until
                     assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
                 later = client.post("/predict", content=b"fine")
                 for answer in await asyncio.gather(*hung, later):
-                    assert "it was not decoded within 0.5 s" in refusal(answer, 504)
-                assert (
-                    caplog.text.count("an input was not decoded within 0.5 s: what the 2 threads that decode do") == 1
-                )
+                    assert "it was not decoded within 2 s" in refusal(answer, 504)
+                said = "an input was not decoded within 2 s: what the 2 threads that decode do"
+                assert caplog.text.count(said) == 1
                 go.release()
                 assert results(lines(await client.post("/predict", content=b"fine"))) == [2.0]
                 assert app.service.queue.memory == 0

@@ -92,6 +92,7 @@ async def test_a_websocket_that_waits_for_nothing_ends_at_once_and_another_with_
         async with connect(service.socket) as idle, connect(service.socket) as busy:
             await idle.send('{"input": 1}')
             assert json.loads(await idle.recv())["result"] == 2.0
+            await entered(service.model)  # with that one
             service.model.hold()
             await busy.send('{"inputs": [2, 3]}')
             await busy.send('{"input": 4}')

@@ -219,7 +219,7 @@ async def test_what_sockets_bring_that_is_not_decoded_is_bounded_for_all_of_them
 
 
 async def test_a_message_whose_rest_does_not_come_is_not_waited_for() -> None:
-    with served(limits=PredictionLimits(request=0.3, grace=1.0)) as service, socket.socket() as client:
+    with served(limits=PredictionLimits(request=1.5, grace=1.0)) as service, socket.socket() as client:
         client.connect(("127.0.0.1", service.server.config.port))
         client.sendall(OPENING)
         await until(lambda: len(service.queue.open) == 1)
@@ -230,16 +230,16 @@ async def test_a_message_whose_rest_does_not_come_is_not_waited_for() -> None:
         client.settimeout(PATIENCE)
         heard = b"".join(iter(lambda: client.recv(4096), b""))
         assert b"\x88" in heard
-        assert heard.endswith(b"\x03\xf0at most 0.3 s are waited for a message")
+        assert heard.endswith(b"\x03\xf0at most 1.5 s are waited for a message")
 
 
 async def test_between_messages_a_client_may_be_silent() -> None:
-    with served(limits=PredictionLimits(request=0.2, grace=1.0)) as service:
+    with served(limits=PredictionLimits(request=1.5, grace=1.0)) as service:
         async with connect(service.socket) as client:
-            for n in range(3):
+            for n in range(2):
                 await client.send('{"input": 1}')
                 assert json.loads(await client.recv())["index"] == n
                 closed = asyncio.create_task(client.wait_closed())
-                done, _ = await asyncio.wait([closed], timeout=0.5)
+                done, _ = await asyncio.wait([closed], timeout=2.0)
                 assert not done
                 closed.cancel()
