@@ -21,6 +21,9 @@ from .waiting import Waits
 
 logger = logging.getLogger("lineside.bus")
 
+END_SECONDS = 0.1
+"""Time to end for a lane that has handled everything, also where the process stood still until the deadline."""
+
 
 @dataclass(frozen=True, slots=True)
 class CloseReport:
@@ -136,8 +139,7 @@ class Ending:
             for lane in lanes.values():
                 lane.wake()
             self._portals.flush()
-        # A moment in any case: the process may have stood still, and who has handled everything does not hang.
-        yield [lane.finished for lane in lanes.values()], max(began + 0.9 * timeout, time.monotonic() + 0.1)
+        yield [lane.finished for lane in lanes.values()], max(began + 0.9 * timeout, time.monotonic() + END_SECONDS)
         hung = [subscription for subscription, lane in lanes.items() if not lane.finished.done()]
         for subscription in hung:
             lanes[subscription].abandon()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,14 +27,14 @@ def trainer(tmp_path: Path) -> Trainer:
 
 
 async def test_an_async_hook_that_takes_too_long_is_cancelled_and_ends_the_run(trainer: Trainer) -> None:
-    cancelled: list[bool] = []
+    cancelled = asyncio.Event()
 
     @trainer.hook(TrainEpochEnd, timeout=0.05)
     async def report(event: Event, trainer: Trainer) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            cancelled.append(True)
+            cancelled.set()
             raise
 
     run = trainer.start()
@@ -41,7 +42,7 @@ async def test_an_async_hook_that_takes_too_long_is_cancelled_and_ends_the_run(t
     with pytest.raises(HookTimeout, match=expected) as caught:
         await run
     assert isinstance(caught.value, TimeoutError)
-    assert cancelled == [True]
+    await asyncio.wait_for(cancelled.wait(), PATIENCE)
     assert names(run.stream())[-2:] == ["Teardown", "RunEnd"]
     assert of(run.stream(), RunEnd)[0].error.type == "lineside.runners.errors.HookTimeout"
 
@@ -66,16 +67,19 @@ def test_a_hook_that_swallows_its_cancellation_does_not_hold_the_run(tmp_path: P
     with Bus() as bus:
         trainer = make_trainer(tmp_path, epochs=1, bus=bus)
         opened: list[asyncio.Event] = []
+        begun = threading.Event()
 
         @trainer.hook(TrainEpochEnd, timeout=0.05)
         async def stubborn(event: Event, trainer: Trainer) -> None:
             opened.append(asyncio.Event())
+            begun.set()
             with suppress(asyncio.CancelledError):
                 await opened[0].wait()
             await opened[0].wait()
 
         with pytest.raises(HookTimeout):
             trainer.run()
+        assert begun.wait(PATIENCE)
         bus.loop.call_soon_threadsafe(opened[0].set)
 
 
@@ -166,7 +170,7 @@ async def test_a_run_that_waits_long_for_a_hook_says_for_which_and_who_waits_for
     async def report(event: Event, trainer: Trainer) -> None:
         await free.wait()
 
-    run = trainer.start()
+    run = start(trainer)
     waiting = asyncio.ensure_future(_next(run))
     lines = await asyncio.to_thread(impatient.wait, 2)
     free.set()
@@ -174,7 +178,7 @@ async def test_a_run_that_waits_long_for_a_hook_says_for_which_and_who_waits_for
     await waiting
     for line in lines:
         assert line.startswith(f"run {run.id} has been waiting for the hook `")
-        assert "report` at TrainEpochEnd for 0 s; waiting for the run: run.next(FitEpochEnd)" in line
+        assert re.search(r"report` at TrainEpochEnd for \d+ s; waiting for the run: run\.next\(FitEpochEnd\)", line)
     assert len(impatient.lines) < 20  # each time twice as long
 
 
@@ -187,7 +191,7 @@ async def test_a_run_that_is_held_long_says_where(trainer: Trainer, impatient: C
     async with run.hold(TrainEpochEnd):
         line = (await asyncio.to_thread(impatient.wait, 1))[0]
     await run
-    assert line == f"run {run.id} has been waiting for a hold on TrainEpochEnd for 0 s"
+    assert re.fullmatch(rf"run {run.id} has been waiting for a hold on TrainEpochEnd for \d+ s(; waiting.*)?", line)
 
 
 async def test_a_run_that_is_paused_says_nothing(trainer: Trainer, tmp_path: Path, impatient: Complaints) -> None:

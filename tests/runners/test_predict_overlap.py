@@ -16,6 +16,7 @@ from torch.utils.data import IterableDataset
 
 from lineside.bus import Bus
 from lineside.runners import Predictor, Run, WouldDeadlock
+from lineside.runners.predict import schedule
 from lineside.runners.predict.schedule import DEPTH
 from lineside.runners.predictor import PredictBatch
 from lineside.schemas import PredictBatchEnd, PredictBatchStart, PredictPostprocessEnd
@@ -203,7 +204,8 @@ def test_hooks_are_called_in_the_thread_of_the_run_with_the_batch_whose_stage_it
 
 
 @pytest.mark.parametrize("kind", ["generator", "dataset"])
-def test_a_source_is_read_and_closed_by_one_thread(kind: str) -> None:
+def test_a_source_is_read_and_closed_by_one_thread(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "GRACE", PATIENCE)
     readers: list[int] = []
 
     def source() -> Iterator[int]:
@@ -269,7 +271,10 @@ def test_a_run_leaves_no_thread_behind(end: Callable[[Predictor[int]], None], ma
     assert left() == []
 
 
-def test_a_stop_ends_the_wait_for_a_batch_that_must_not_be_computed_ahead(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stop_ends_the_wait_for_a_batch_that_must_not_be_computed_ahead(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "GRACE", PATIENCE)
     gathered = threading.Event()
     predictor = doubler(batch_size=1)
     predictor.hook(PredictBatchEnd)(lambda event, predictor: predictor.pause() if event.batch == 12 else None)
