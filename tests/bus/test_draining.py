@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -58,21 +59,24 @@ def test_a_drain_does_not_wait_for_streams(bus: Bus) -> None:
         assert next(stream).n == 1
 
 
-def test_a_drain_does_not_wait_for_what_is_published_after_it(bus: Bus) -> None:
-    more = Gated()
+async def test_a_drain_does_not_wait_for_what_is_published_after_it(bus: Bus) -> None:
+    first, more = Gated(), Gated()
 
     def see(event: Beat) -> None:
         if event.n == 1:
+            first(event)
             bus.publish(Tick, n=2)
         else:
             more(event)
 
     bus.subscribe(see, Tick)
     bus.publish(Tick, n=1)
-    bus.drain()
+    drained = await begin(bus.adrain())
+    first.open()
+    await drained
     assert not more.got
     more.open()
-    bus.drain()
+    await bus.adrain()
     assert numbers(more.got) == [2]
 
 
@@ -98,10 +102,13 @@ def test_many_may_drain_at_once(bus: Bus) -> None:
 
 def test_a_drain_that_takes_too_long_says_who_is_late(bus: Bus) -> None:
     stuck = Gated()
-    bus.subscribe(stuck, Tick, name="stuck")
+    subscription = bus.subscribe(stuck, Tick, name="stuck")
     for n in range(3):
         bus.publish(Tick, n=n)
     assert stuck.entered.wait(PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while subscription.stats.lag < 3 and time.monotonic() < deadline:
+        time.sleep(0.001)
     with pytest.raises(
         DrainTimeout, match=r"not drained within 0\.01 s: still waiting for stuck \(3 positions behind\)"
     ):

@@ -45,7 +45,7 @@ def test_events_that_a_script_defines_arrive_as_unknown_events_with_all_fields(l
         class Drift(Event):
             n: int
 
-        with Bus() as bus:
+        with Bus(close_timeout=60) as bus:
             bus.subscribe("lineside_workers:note", lane="process")
             bus.source("run-1").publish(Drift, n=1)
             bus.source("run-1").publish(Drift(n=2))

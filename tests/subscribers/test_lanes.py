@@ -19,7 +19,7 @@ from lineside.bus import Bus
 from lineside.bus.subscribers import Progress
 from lineside.schemas import RunEnd, RunStart
 
-with Bus() as bus:
+with Bus(close_timeout=60) as bus:
     bus.subscribe(Progress(), lane="process")
     source = bus.source("r")
     source.publish(RunStart, kind="val", model="Net", device="cpu")
@@ -30,7 +30,7 @@ with Bus() as bus:
 @pytest.mark.parametrize("lane", [Lane.THREAD, Lane.PROCESS])
 def test_json_lines_are_whole_when_the_bus_has_closed(tmp_path: Path, story: Story, lane: Lane) -> None:
     path = tmp_path / "log.jsonl"
-    with Bus() as bus:
+    with Bus(close_timeout=60) as bus:
         bus.subscribe(JsonLines(path), lane=lane)
         for event in story("train"):
             bus.publish(event)
