@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -56,6 +57,13 @@ def collect(
     if kind == "sync on the loop":
         policy["lane"] = "loop"
     return bus.subscribe(now, cls, **policy)
+
+
+def wait_for_lag(subscription: Subscription, events: int) -> None:
+    """Wait until it is known to be so far behind: events get their numbers in another thread, which tells nobody."""
+    deadline = time.monotonic() + PATIENCE
+    while subscription.stats.lag < events and time.monotonic() < deadline:
+        time.sleep(0.001)
 
 
 def numbers(events: Iterable[Event]) -> list[int]:

@@ -19,7 +19,7 @@ from lineside.bus.journal import Journal
 from lineside.schemas import Event, SubscriberFailed
 from tests.turns import begin, turn
 
-from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers
+from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers, wait_for_lag
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -166,10 +166,11 @@ def test_a_block_gives_its_subscribers_as_long_as_its_bus_says() -> None:
 def test_what_was_handled_of_a_batch_is_not_reported_as_left(kind: Kind) -> None:
     stuck = Gated()
     with Bus() as bus:
-        collect(bus, kind, Tick, lambda event: stuck(event) if event.n == 2 else None, name="slow")
+        slow = collect(bus, kind, Tick, lambda event: stuck(event) if event.n == 2 else None, name="slow")
         for n in range(5):
             bus.publish(Tick, n=n)
         assert stuck.entered.wait(PATIENCE)
+        wait_for_lag(slow, 3)
         report = bus.close(0.2)
     stuck.open()
     assert report.left == {"slow": 3}
@@ -207,9 +208,10 @@ def test_whoever_begins_a_run_on_a_closed_bus_is_told(caplog: pytest.LogCaptureF
 
 
 def test_an_async_callback_that_hangs_is_cancelled_by_the_close() -> None:
-    ended = threading.Event()
+    entered, ended = threading.Event(), threading.Event()
 
     async def see(_: Tick) -> None:
+        entered.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -218,14 +220,16 @@ def test_an_async_callback_that_hangs_is_cancelled_by_the_close() -> None:
     bus = Bus()
     bus.subscribe(see, Tick, name="stuck")
     bus.publish(Tick, n=1)
+    assert entered.wait(PATIENCE)
     assert bus.close(timeout=1.0).left == {"stuck": 1}
     assert ended.wait(PATIENCE)
 
 
 async def test_a_callback_that_hangs_on_the_entered_loop_is_cancelled_by_the_close() -> None:
-    ended = asyncio.Event()
+    entered, ended = asyncio.Event(), asyncio.Event()
 
     async def see(_: Tick) -> None:
+        entered.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -234,6 +238,7 @@ async def test_a_callback_that_hangs_on_the_entered_loop_is_cancelled_by_the_clo
     bus = await Bus().__aenter__()
     bus.subscribe(see, Tick, name="stuck")
     bus.publish(Tick, n=1)
+    await asyncio.wait_for(entered.wait(), PATIENCE)
     report = await bus.aclose(timeout=1.0)
     assert report.left == {"stuck": 1}
     await asyncio.wait_for(ended.wait(), PATIENCE)

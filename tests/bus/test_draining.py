@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +12,7 @@ import pytest
 from lineside.bus import Bus, CloseReport, DrainTimeout, WouldDeadlock
 from tests.turns import begin, turn
 
-from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers
+from .support import KINDS, PATIENCE, Beat, Gated, Kind, Tick, collect, numbers, wait_for_lag
 
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
@@ -106,9 +105,7 @@ def test_a_drain_that_takes_too_long_says_who_is_late(bus: Bus) -> None:
     for n in range(3):
         bus.publish(Tick, n=n)
     assert stuck.entered.wait(PATIENCE)
-    deadline = time.monotonic() + PATIENCE
-    while subscription.stats.lag < 3 and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for_lag(subscription, 3)
     with pytest.raises(
         DrainTimeout, match=r"not drained within 0\.01 s: still waiting for stuck \(3 positions behind\)"
     ):

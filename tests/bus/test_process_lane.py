@@ -47,6 +47,7 @@ def test_a_callback_may_be_named(workers: Any, log: Path) -> None:
     with Bus() as bus:
         subscription = bus.subscribe("lineside_workers:note", "workers.Job", lane="process")
         bus.publish(workers.Job, n=7)
+        bus.drain()
     assert subscription.name == "note-1"
     assert lines(log)[0].split()[3] == "7"
 
@@ -65,6 +66,7 @@ def test_an_async_function_runs_on_a_loop_there(workers: Any, log: Path) -> None
         bus.subscribe(workers.note_later, workers.Job, lane="process")
         for n in range(3):
             bus.publish(workers.Job, n=n)
+        bus.drain()
     assert lines(log) == ["0 True", "1 True", "2 True"]
 
 
@@ -85,6 +87,7 @@ def test_a_late_reader_in_another_process_gets_the_past(workers: Any, log: Path)
         for n in range(5):
             bus.publish(workers.Job, n=n)
         bus.subscribe(workers.note, workers.Job, lane="process", since=2)
+        bus.drain()
     assert [line.split()[3] for line in lines(log)] == ["2", "3", "4"]
 
 
@@ -310,6 +313,7 @@ def test_a_plain_function_that_wraps_an_async_one_is_awaited_there(workers: Any,
     with Bus() as bus:
         bus.subscribe(workers.note_through, workers.Job, lane="process")
         bus.publish(workers.Job, n=1)
+        bus.drain()
     assert lines(log) == ["1 True"]
 
 
@@ -335,7 +339,7 @@ def test_a_call_there_that_hangs_is_tried_again_if_asked_for(
     workers: Any, log: Path, retries: int, delivered: int
 ) -> None:
     with Bus() as bus:
-        subscription = bus.subscribe(workers.fail_then_hang, workers.Job, lane="process", timeout=1.0, retries=retries)
+        subscription = bus.subscribe(workers.fail_then_hang, workers.Job, lane="process", timeout=5.0, retries=retries)
         bus.publish(workers.Job, n=1)
         bus.drain()
         bus.publish(workers.Job, n=2)
@@ -393,7 +397,7 @@ def test_a_callback_there_that_hangs_is_killed_and_the_next_event_comes(workers:
     failures: list[SubscriberFailed] = []
     with Bus() as bus:
         bus.subscribe(failures.append, SubscriberFailed)
-        subscription = bus.subscribe(getattr(workers, callback), workers.Job, lane="process", timeout=0.2)
+        subscription = bus.subscribe(getattr(workers, callback), workers.Job, lane="process", timeout=3.0)
         for n in range(4):
             bus.publish(workers.Job, n=n)
         bus.drain()

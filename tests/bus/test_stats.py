@@ -9,7 +9,7 @@ from collections.abc import Callable
 from lineside.bus import Bus
 from lineside.schemas import Event
 
-from .support import PATIENCE, Gated, Tick
+from .support import PATIENCE, Gated, Tick, wait_for_lag
 
 
 def test_a_garbage_collection_in_between_does_not_disturb_the_counting(bus: Bus) -> None:
@@ -56,6 +56,7 @@ def test_a_subscription_counts_what_became_of_its_events(bus: Bus) -> None:
     for n in range(3):
         bus.publish(Tick, n=n)
     assert stuck.entered.wait(PATIENCE)
+    wait_for_lag(subscription, 3)
     before = subscription.stats
     assert (before.name, before.lane, before.state) == ("stuck", "thread", "active")
     assert (before.delivered, before.filtered, before.failed, before.missed, before.lag) == (0, 0, 0, 0, 3)
