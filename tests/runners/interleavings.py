@@ -156,6 +156,7 @@ async def _play(script: Script, trainer: Trainer, folder: Path, patience: float)
         async with deadline:
             done = [actors.in_thread(steps) for steps in script.threads]
             done += [asyncio.ensure_future(actors.on_loop(steps)) for steps in script.tasks]
+            told = run.stream()
             opened.set()
             await asyncio.gather(*done)
             if script.epochs is None:
@@ -173,7 +174,7 @@ async def _play(script: Script, trainer: Trainer, folder: Path, patience: float)
         opened.set()
         faulthandler.cancel_dump_traceback_later()
     assert result.outcome in ("completed", "stopped")
-    check_events([event async for event in run.stream()])
+    check_events([event async for event in told])
     check_threads(run)
 
 

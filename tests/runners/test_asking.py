@@ -256,7 +256,7 @@ async def test_training_goes_on_as_if_no_evaluation_had_been_asked_for(tmp_path:
     other = make_loader(16)  # shuffled by the global generator, from which dropout draws too
     runs: list[Any] = []
     for attempt in ("alone", "asked"):
-        trainer = trainer_for_resuming(tmp_path / attempt, own_generator(), model=make_model())
+        trainer = trainer_for_resuming(tmp_path / attempt, own_generator(), model=make_model(), epochs=20)
         run = start(trainer)
         if attempt == "asked":
             for stage in (TrainBatchStart, "optimizer_step", TrainBatchEnd, TrainEpochEnd, ValBatchEnd, FitEpochEnd):

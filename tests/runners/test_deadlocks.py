@@ -13,7 +13,7 @@ import pytest
 from lineside.bus import Bus
 from lineside.runners import Run, Trainer, WouldDeadlock
 from lineside.schemas import Event, FitEpochEnd, RunEnd, TrainBatchEnd, TrainEpochEnd, TrainEpochStart, TrainStart
-from tests.turns import begin
+from tests.turns import begin, turn
 
 from .support import PATIENCE, Gate, make_loader, make_trainer, start
 
@@ -161,8 +161,10 @@ async def test_what_a_hook_leaves_running_behind_it_may_wait(trainer: Trainer) -
 
     run = start(trainer)
     async with run.hold(TrainEpochEnd):
+        free.set()
+        await turn()
+        await turn()
         inside = asyncio.create_task(_await(run))  # begins to wait when the block is left
-    free.set()
     await run
     await asyncio.gather(inside, *left)
 
@@ -203,7 +205,9 @@ async def test_a_thread_that_a_plain_hook_waits_for_cannot_ask_the_run_which_can
 
 def test_blocking_the_loop_of_the_bus_is_refused_where_async_hooks_run_on_it(tmp_path: Path) -> None:
     with Bus() as bus:
-        run = make_trainer(tmp_path, bus=bus, epochs=None, max_steps=10**9, save=False).start()
+        trainer = make_trainer(tmp_path, bus=bus, epochs=None, max_steps=10**9, save=False)
+        gate = Gate(trainer)
+        run = trainer.start()
 
         async def blocks() -> None:
             with pytest.raises(WouldDeadlock, match="its bus for async callbacks, on this event loop.*use `await run`"):
@@ -212,6 +216,7 @@ def test_blocking_the_loop_of_the_bus_is_refused_where_async_hooks_run_on_it(tmp
                 pass
             with pytest.raises(WouldDeadlock, match="use `await` instead"):
                 run.evaluate(make_loader(8)).result()
+            gate.open()
             await run.evaluate(make_loader(8))
 
         asyncio.run_coroutine_threadsafe(blocks(), bus.loop).result(PATIENCE)

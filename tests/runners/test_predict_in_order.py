@@ -255,7 +255,9 @@ def test_an_interrupt_that_would_only_cancel_its_task_is_raised_where_the_reader
         for _ in predictor.stream(range(5)):
             pass
 
-    predictor = Predictor(nn.Identity(), preprocess=interrupting, bus=bus, device="cpu", batch_size=1, overlap=False)
+    predictor = Predictor(
+        nn.Identity(), preprocess=interrupting, bus=bus, device="cpu", batch_size=1, prefetch=0, overlap=False
+    )
 
     def leave_it_to_the_loop(number: int, frame: object) -> None: ...
 
