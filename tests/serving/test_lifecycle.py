@@ -47,6 +47,7 @@ async def test_what_is_in_flight_is_finished_at_the_end_and_who_comes_meanwhile_
     assert [event.outcome for event in heard.of(RequestEnd)] == ["refused", "completed"]
 
 
+@pytest.mark.usefixtures("long_goodbye")
 async def test_what_is_not_finished_in_time_ends_and_says_so() -> None:
     with hearing() as (bus, heard):
         with served(bus, limits=PredictionLimits(grace=0.2), batch_size=1) as service:

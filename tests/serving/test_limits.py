@@ -269,6 +269,7 @@ async def test_what_hangs_in_decode_is_answered_in_time_and_takes_a_thread_until
         go.release()
 
 
+@pytest.mark.usefixtures("long_goodbye")
 async def test_the_status_of_one_object_says_whether_all_results_are_in_it() -> None:
     late, time = await halfway(accept="application/json")
     told = late.json()

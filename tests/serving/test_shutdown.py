@@ -66,6 +66,7 @@ async def test_whoever_waits_for_a_body_to_be_decoded_is_told_to_come_again(capf
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("long_goodbye")
 async def test_a_websocket_whose_message_hangs_in_decode_ends_with_the_service() -> None:
     begun, go = threading.Semaphore(0), threading.Semaphore(0)
 
