@@ -15,7 +15,7 @@ from lineside.runners import PredictBatch, Predictor
 from lineside.runners.serving import prediction_service
 from lineside.schemas import PredictBatchEnd, PredictBatchStart, RequestEnd, RequestStart, RunEnd
 
-from .support import BAD, column, hearing, inputs, lines, results, running, served, until
+from .support import BAD, PATIENCE, column, hearing, inputs, lines, results, running, served, until
 
 
 def test_results_come_as_lines_as_events_or_as_one_object() -> None:
@@ -100,7 +100,7 @@ async def test_64_clients_at_once_each_get_their_own_complete_and_in_order() -> 
 
 async def test_the_events_of_a_request_tell_its_id_and_which_requests_shared_a_batch() -> None:
     with hearing() as (bus, heard):
-        with served(bus, batch_size=4, max_wait=5.0) as service:
+        with served(bus, batch_size=4, max_wait=PATIENCE) as service:
             async with service.aclient() as client:
                 await asyncio.gather(
                     client.post("/predict", json=inputs(1, 2), headers={"x-request-id": "a"}),
@@ -126,7 +126,7 @@ async def test_the_events_of_a_request_tell_its_id_and_which_requests_shared_a_b
 
 async def test_an_input_that_fails_gets_its_error_and_the_others_of_its_batch_their_results() -> None:
     with hearing() as (bus, heard):
-        with served(bus, batch_size=4, max_wait=5.0) as service:
+        with served(bus, batch_size=4, max_wait=PATIENCE) as service:
             async with service.aclient() as client:
                 good, bad = await asyncio.gather(
                     client.post("/predict", json=inputs(1, 2)), client.post("/predict", json=inputs(3, BAD))
@@ -163,7 +163,7 @@ async def test_what_fails_in_pre_or_postprocessing_fails_for_its_own_client_alon
 
 
 async def test_a_callback_that_changes_the_number_of_results_gives_nobody_those_of_another() -> None:
-    with served(batch_size=4, max_wait=5.0) as service:
+    with served(batch_size=4, max_wait=PATIENCE) as service:
         predictor = service.app.service.predictor.served
 
         def drop(runner: Any) -> None:
@@ -177,7 +177,7 @@ async def test_a_callback_that_changes_the_number_of_results_gives_nobody_those_
 
 
 async def test_callbacks_read_the_inputs_and_replace_the_results_as_on_any_predictor() -> None:
-    with served(batch_size=2, max_wait=5.0) as service:
+    with served(batch_size=2, max_wait=PATIENCE) as service:
         seen: list[Any] = []
 
         def replace(runner: Any) -> None:

@@ -15,14 +15,17 @@ from torch import Tensor, nn
 from lineside.runners import PredictConfig, Predictor
 from lineside.runners.serving import PredictionLimits, prediction_service
 
-from .support import BAD, Served, column, doubled, inputs, lines, results, running, served, until
+from .support import BAD, PATIENCE, Served, column, doubled, inputs, lines, results, running, served, until
 
-CONFIG = PredictConfig(batch_size=4, max_wait=5.0, device="cpu")
+TOGETHER = PredictConfig(batch_size=4, max_wait=PATIENCE, device="cpu")
+ALONE = PredictConfig(batch_size=1, device="cpu")
 
 
 @contextmanager
-def computing(model: nn.Module, postprocess: Callable[..., Any] = doubled) -> Generator[Served]:
-    predictor = Predictor(model, preprocess=column, postprocess=postprocess, config=CONFIG)
+def computing(
+    model: nn.Module, postprocess: Callable[..., Any] = doubled, config: PredictConfig = TOGETHER
+) -> Generator[Served]:
+    predictor = Predictor(model, preprocess=column, postprocess=postprocess, config=config)
     app = prediction_service(predictor, limits=PredictionLimits(grace=1.0))
     with running(app) as server:
         yield Served(app, server)
@@ -103,7 +106,7 @@ def test_of_what_a_client_sent_no_more_than_a_page_is_logged(said: str, caplog: 
         def forward(self, values: Tensor) -> Tensor:
             raise ValueError(f"cannot compute {said}")
 
-    with computing(Quoting()) as service, service.client() as client:
+    with computing(Quoting(), config=ALONE) as service, service.client() as client:
         assert results(lines(client.post("/predict", json=inputs(1)))) == ["error"]
     (warning,) = told(caplog)
     text = warning.getMessage()
@@ -121,7 +124,7 @@ class Lost(nn.Module):
 
 
 async def test_a_device_that_fails_ends_the_run_since_nothing_can_be_computed_on_it_any_more() -> None:
-    with computing(Lost()) as service:
+    with computing(Lost(), config=ALONE) as service:
         async with service.aclient() as client:
             answer = await client.post("/predict", json=inputs(1))
             assert answer.status_code == 503
